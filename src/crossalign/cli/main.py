@@ -1,0 +1,75 @@
+"""Entry point of the ``crossalign`` command."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from crossalign import __version__
+from crossalign.errors import CrossAlignError
+
+__all__ = ["app", "main"]
+
+COMMANDS = ("demo", "import", "extract", "train", "evaluate", "compare", "index", "search")
+
+app = typer.Typer(
+    name="crossalign",
+    help="Fast and accurate image-text retrieval: train, evaluate, index and search.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"crossalign {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (any position).")] = False,
+) -> None:
+    pass
+
+
+for _name in COMMANDS:
+    # 'import' is a keyword: its module is cli/import_.py. A command module exports its function as `command`,
+    # or a typer.Typer as `app` where it has sub-commands.
+    _module = import_module(f"crossalign.cli.{_name}_" if _name == "import" else f"crossalign.cli.{_name}")
+    if hasattr(_module, "app"):
+        app.add_typer(_module.app, name=_name)
+    else:
+        app.command(_name)(_module.command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input ends with one clear line on standard error and a non-zero exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        app(arguments, prog_name="crossalign")  # ends with SystemExit: 0, or 2 for a wrong call
+    except KeyboardInterrupt:
+        typer.echo("crossalign: interrupted", err=True)
+        sys.exit(130)
+    except CrossAlignError as error:
+        if debug:
+            raise
+        typer.echo(f"crossalign: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        message = " ".join(str(error).split()) or "no message"
+        typer.echo(
+            f"crossalign: unexpected {type(error).__name__}: {message} (add --debug for the traceback)", err=True
+        )
+        sys.exit(70)
