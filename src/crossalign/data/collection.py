@@ -1,4 +1,4 @@
-"""The collection: a folder with the images, captions and splits of one data set in the library's own layout."""
+"""The collection: the images, captions and splits of one data set in the library's own layout."""
 
 from __future__ import annotations
 
@@ -123,8 +123,9 @@ class Collection:
     ) -> Self:
         """Write a collection, whole or not at all, and open it.
 
-        ``image_root`` is stored as an absolute path, or relative to ``folder`` when it lies inside it; None means
-        that there are no photos. ``features`` is a finished feature store on the same file system: it is moved in.
+        ``image_root`` is stored as an absolute path, or relative to ``folder`` when it lies inside it; None
+        means that there are no photos. ``features`` is a finished feature store on the same file system, which
+        is moved in.
 
         Raises:
             CrossAlignError: an id occurs twice, a caption has no image or no text, or ``folder`` exists.

@@ -1,4 +1,4 @@
-"""How a collection lies on disk: its file names, its Parquet tables, and the checks before something is replaced."""
+"""How a collection lies on disk: file names, Parquet tables, and what may be replaced."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_target(folder: Path, overwrite: bool) -> None:
     """Refuse to replace anything but a collection: photos or other work in the same place would be lost.
 
     Raises:
-        CrossAlignError: ``folder`` exists and ``overwrite`` is false, or it holds other files than a collection.
+        CrossAlignError: ``folder`` exists and ``overwrite`` is false, or it holds more than a collection.
     """
     if not folder.exists():
         return
