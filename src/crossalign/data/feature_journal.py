@@ -21,8 +21,8 @@ __all__ = ["FeatureJournal"]
 class FeatureJournal:
     """Appends features and boxes to their files, and to a log how many units each id has.
 
-    An id counts once it stands in the log, and it is logged only after its features are safe on the disk. What
-    a killed process or a power cut leaves behind the logged ids is cut off when the files are opened again.
+    An id counts once it stands in the log, and it is logged only after its features are safe on the disk.
+    What a killed process or a power cut leaves behind it is cut off when the files are opened again.
 
     Raises:
         CrossAlignError: another process is writing to the folder.
