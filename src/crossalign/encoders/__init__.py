@@ -1,1 +1,1 @@
-
+"""Encoders: tensors of one modality to an encoding."""

@@ -1,1 +1,1 @@
-
+"""Recipes that come with the package, one YAML file each."""

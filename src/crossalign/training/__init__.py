@@ -1,1 +1,1 @@
-
+"""Training: a flat loop, exact resume, guards and logs."""

@@ -1,0 +1,70 @@
+"""``crossalign train``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Resume(StrEnum):
+    """What to do with a run that is already in the folder."""
+
+    auto = "auto"
+    never = "never"
+
+
+def command(
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe that comes with the package (see --list), or the path of a .yaml.")
+    ] = "",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/RECIPE].")] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting: section.key=value, value read as YAML. Repeatable."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
+    resume: Annotated[
+        Resume, typer.Option(help="auto: go on from the folder's last checkpoint; never: refuse a folder with a run.")
+    ] = Resume.never,
+    show: Annotated[bool, typer.Option("--show", help="Print the whole recipe, defaults included, and stop.")] = False,
+    list_recipes: Annotated[bool, typer.Option("--list", help="Print the names of the recipes and stop.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")] = False,
+) -> None:
+    """Train a model from a recipe.
+
+    The run folder holds recipe.yaml, metrics.jsonl, tensorboard/, checkpoints/ and model/, the weights of the best
+    validation R@sum. An interrupted run goes on with --resume auto and ends with the same weights.
+    """
+    from crossalign.recipe import available_recipes, load_recipe
+
+    if list_recipes:
+        typer.echo("\n".join(available_recipes()))
+        return
+    if not recipe:
+        raise typer.BadParameter(f"give a recipe: {', '.join(available_recipes())}, or a .yaml", param_hint="RECIPE")
+    overrides = list(override or [])
+    if seed is not None:
+        overrides.append(f"seed={seed}")
+    settings = load_recipe(recipe, overrides)
+    if show:
+        typer.echo(settings.to_yaml(), nl=False)
+        return
+
+    import json
+    from dataclasses import asdict
+
+    from crossalign.training.trainer import train
+
+    folder = out or Path("runs") / settings.name
+    result = train(settings, folder, resume=resume.value)
+    if as_json:
+        typer.echo(json.dumps({"run": str(folder), **asdict(result)}))
+        return
+    typer.echo(
+        f"best validation R@sum {result.best_rsum:.1f} after epoch {result.best_epoch} of {result.epochs}; "
+        f"{result.steps} steps in {result.seconds:.0f} s ({100 * result.data_seconds / max(result.seconds, 1e-9):.1f} % "
+        f"of it waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {folder}"
+    )

@@ -1,0 +1,72 @@
+"""What one training step sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "ImageInputs", "TextInputs"]
+
+M = TypeVar("M", bound="_Movable")
+
+
+class _Movable:
+    def to(self: M, device: torch.device | str) -> M:
+        """The same inputs with every tensor on ``device``."""
+        moved: dict[str, Any] = {}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            moved[field.name] = (
+                value.to(device, non_blocking=True) if isinstance(value, Tensor | _Movable) else value
+            )
+        return type(self)(**moved)
+
+
+@dataclass(frozen=True)
+class ImageInputs(_Movable):
+    """B images, either as stored features or as pixels.
+
+    Attributes:
+        features: ``(B, N, C)`` region or grid features, zero padded.
+        mask: ``(B, N)`` bool, true where a region is real.
+        boxes: ``(B, N, 4)`` corners ``x0 y0 x1 y1`` relative to the image, in ``[0, 1]``.
+        pixels: ``(B, 3, H, W)`` pre-processed photos.
+    """
+
+    features: Tensor | None = None
+    mask: Tensor | None = None
+    boxes: Tensor | None = None
+    pixels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TextInputs(_Movable):
+    """B captions, either as token ids or as stored token features.
+
+    Attributes:
+        tokens: ``(B, W)`` int64 token ids, padded.
+        features: ``(B, W, C)`` token features of a frozen encoder, zero padded.
+        mask: ``(B, W)`` bool, true where a token is real.
+    """
+
+    mask: Tensor
+    tokens: Tensor | None = None
+    features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch(_Movable):
+    """B matched image-caption pairs.
+
+    Attributes:
+        image_ids: ``(B,)`` int64, position of each pair's image in its split; equal values are the same image.
+        caption_ids: the captions' ids in the collection, for messages.
+    """
+
+    image: ImageInputs
+    text: TextInputs
+    image_ids: Tensor
+    caption_ids: tuple[str, ...] = ()

@@ -1,0 +1,221 @@
+"""From a split to batches: deterministic in the seed, resumable at any step, never loading a collection whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from crossalign.data.batch import Batch, ImageInputs, TextInputs
+from crossalign.data.collection import Collection, Split
+from crossalign.data.features import FeatureStore
+from crossalign.data.photos import open_photo
+from crossalign.errors import CrossAlignError
+
+__all__ = ["ImageSource", "PairSampler", "TextSource", "find_store", "training_loader"]
+
+
+def find_store(collection: Collection, name: str) -> FeatureStore:
+    """A FeatureStore by path, or by its name in the collection's ``features`` folder."""
+    beside = collection.folder / "features" / name
+    if beside.is_dir():
+        return FeatureStore.open(beside)
+    if not Path(name).is_dir():
+        raise CrossAlignError(
+            f"no FeatureStore '{name}', neither as a path nor in {collection.folder / 'features'}; "
+            f"run: crossalign extract {collection.folder} {beside} --help"
+        )
+    return FeatureStore.open(name)
+
+
+class ImageSource:
+    """Image inputs of a split: rows of FeatureStores side by side, or pre-processed photos.
+
+    Args:
+        collection: where the photos are.
+        split: the images asked for by position.
+        stores: FeatureStores with the same units for each image; their features are concatenated.
+        preprocess: photo to ``(3, H, W)``; used where there are no stores.
+        flip: probability of mirroring a photo in training.
+        crop: smallest share of each side that a random training crop keeps.
+
+    Raises:
+        CrossAlignError: an image has no row in a store.
+    """
+
+    def __init__(
+        self,
+        collection: Collection,
+        split: Split,
+        stores: Sequence[FeatureStore] = (),
+        preprocess: Callable[[Image.Image], Tensor] | None = None,
+        *,
+        flip: float = 0.0,
+        crop: float = 1.0,
+    ) -> None:
+        self.stores = tuple(stores)
+        self.positions = [store.index(split.image_ids) for store in self.stores]
+        self.preprocess = preprocess
+        self.flip, self.crop = flip, crop
+        self.paths = () if self.stores else tuple(collection.image_path(image_id) for image_id in split.image_ids)
+
+    def __call__(self, images: np.ndarray, random: np.random.Generator | None = None) -> ImageInputs:
+        """Inputs of the images at these positions of the split; ``random`` turns augmentation on."""
+        if self.stores:
+            parts = [
+                store.batch(position[images]) for store, position in zip(self.stores, self.positions, strict=True)
+            ]
+            features = parts[0].features
+            if len(parts) > 1:
+                if any(part.mask.shape != parts[0].mask.shape for part in parts):
+                    raise CrossAlignError("image_features: the stores hold different regions of the same image")
+                features = np.concatenate([part.features for part in parts], axis=-1)
+            boxes = parts[0].boxes
+            return ImageInputs(
+                features=torch.from_numpy(features),
+                mask=torch.from_numpy(parts[0].mask),
+                boxes=None if boxes is None else torch.from_numpy(boxes),
+            )
+        assert self.preprocess is not None
+        pixels = [self.preprocess(self._augment(open_photo(self.paths[image]), random)) for image in images]
+        return ImageInputs(pixels=torch.stack(pixels))
+
+    def _augment(self, photo: Image.Image, random: np.random.Generator | None) -> Image.Image:
+        if random is None:
+            return photo
+        if self.crop < 1.0:
+            width, height = photo.size
+            keep = random.uniform(self.crop, 1.0)
+            left, top = random.uniform(0, width * (1 - keep)), random.uniform(0, height * (1 - keep))
+            photo = photo.crop((round(left), round(top), round(left + width * keep), round(top + height * keep)))
+        if self.flip > 0 and random.random() < self.flip:
+            photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return photo
+
+
+class TextSource:
+    """Text inputs of a split: stored token states, or token ids.
+
+    Args:
+        tokenize: texts to ids and mask; used where there is no store.
+    """
+
+    def __init__(
+        self, split: Split, store: FeatureStore | None, tokenize: Callable[[list[str]], tuple[Tensor, Tensor]]
+    ) -> None:
+        self.texts = split.texts
+        self.store = store
+        self.positions = None if store is None else store.index(split.caption_ids)
+        self.tokenize = tokenize
+
+    def __call__(self, captions: np.ndarray) -> TextInputs:
+        """Inputs of the captions at these positions of the split."""
+        if self.store is not None and self.positions is not None:
+            part = self.store.batch(self.positions[captions])
+            return TextInputs(features=torch.from_numpy(part.features), mask=torch.from_numpy(part.mask))
+        tokens, mask = self.tokenize([self.texts[caption] for caption in captions])
+        return TextInputs(tokens=tokens, mask=mask)
+
+
+class PairSampler(Sampler[list[tuple[int, int, int]]]):
+    """Batches of ``(image, caption, draw)`` positions, a function of seed, epoch and step alone.
+
+    So a resumed run sees the very batches that an uninterrupted one would. The last, smaller batch of an epoch is
+    left out: batch statistics and in-batch negatives would differ there.
+
+    Args:
+        split: what is drawn from.
+        batch_size: B, pairs a batch.
+        seed: of all draws.
+        images_first: an epoch shows every image once with ``captions_per_image`` random captions, instead of every
+            caption once.
+    """
+
+    def __init__(
+        self, split: Split, batch_size: int, seed: int, *, images_first: bool = False, captions_per_image: int = 1
+    ) -> None:
+        self.image_of_text = split.image_of_text
+        self.batch_size = batch_size
+        self.seed = seed
+        self.images_first = images_first
+        self.captions_per_image = captions_per_image
+        self.first_caption = np.searchsorted(self.image_of_text, np.arange(len(split.image_ids)))
+        self.caption_count = np.bincount(self.image_of_text, minlength=len(split.image_ids))
+        self.epoch = 0
+        self.start = 0
+        if len(self) == 0:
+            raise CrossAlignError(
+                f"split '{split.name}': {self._pairs()} pairs do not fill one batch of {batch_size}; "
+                "set training.batch_size lower"
+            )
+
+    def _pairs(self) -> int:
+        if self.images_first:
+            return int(np.minimum(self.caption_count, self.captions_per_image).sum())
+        return len(self.image_of_text)
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return self._pairs() // self.batch_size
+
+    def seek(self, epoch: int, step: int = 0) -> None:
+        """Go on with this epoch, at this step of it."""
+        self.epoch, self.start = epoch, step
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        if self.images_first:
+            captions = np.concatenate(
+                [
+                    self.first_caption[image]
+                    + random.permutation(self.caption_count[image])[: self.captions_per_image]
+                    for image in random.permutation(len(self.caption_count))
+                ]
+            )
+        else:
+            captions = random.permutation(len(self.image_of_text))
+        draws = random.integers(2**31, size=len(captions))
+        for step in range(self.start, len(self)):
+            chosen = slice(step * self.batch_size, (step + 1) * self.batch_size)
+            images = self.image_of_text[captions[chosen]]
+            yield list(zip(images.tolist(), captions[chosen].tolist(), draws[chosen].tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Collate:
+    image_source: ImageSource
+    text_source: TextSource
+    caption_ids: tuple[str, ...]
+
+    def __call__(self, items: list[tuple[int, int, int]]) -> Batch:
+        images, captions, draws = (np.array(column) for column in zip(*items, strict=True))
+        return Batch(
+            image=self.image_source(images, np.random.default_rng(draws)),
+            text=self.text_source(captions),
+            image_ids=torch.from_numpy(images),
+            caption_ids=tuple(self.caption_ids[caption] for caption in captions),
+        )
+
+
+class _Positions(Dataset[tuple[int, int, int]]):
+    def __getitem__(self, item: tuple[int, int, int]) -> tuple[int, int, int]:
+        return item
+
+
+def training_loader(
+    split: Split, image_source: ImageSource, text_source: TextSource, sampler: PairSampler, workers: int
+) -> DataLoader[Batch]:
+    """Batches in the sampler's order, made ahead by ``workers`` processes."""
+    return DataLoader(
+        _Positions(),  # type: ignore[arg-type]
+        batch_sampler=sampler,
+        collate_fn=_Collate(image_source, text_source, split.caption_ids),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+    )

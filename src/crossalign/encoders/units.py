@@ -1,0 +1,68 @@
+"""Regions or token features to an encoding: one projection, optional non-linear context, pooling."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossalign.encoders.pooling import build_pooling
+from crossalign.encoding import Encoding
+
+__all__ = ["UnitEncoder"]
+
+
+class UnitEncoder(nn.Module):
+    """Project units, add a residual multi-layer perceptron, pool them to one unit-norm vector.
+
+    With ``projection="mlp"`` and ``pooling="gpo"`` this is the region encoder of VSE-infinity (Chen et al., CVPR
+    2021); with ``projection="linear"`` and ``pooling="mean"`` or ``"max"`` it is that of VSE++ (Faghri et al., BMVC
+    2018) on region features.
+
+    Args:
+        input_dim: C, width of the units as they come.
+        dim: D, joint width.
+        projection: ``"linear"``, or ``"mlp"`` for a residual two-layer perceptron beside the linear map.
+        pooling: ``"mean"``, ``"max"`` or ``"gpo"``.
+        hidden: width of the perceptron's hidden layer.
+        dropout: probability of dropping an input feature.
+        normalize_input: scale every unit to norm ``sqrt(C)`` first; features of different backbones then share a scale.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        dim: int,
+        *,
+        projection: Literal["linear", "mlp"] = "mlp",
+        pooling: Literal["mean", "max", "gpo"] = "gpo",
+        hidden: int | None = None,
+        dropout: float = 0.0,
+        normalize_input: bool = False,
+    ) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(input_dim, elementwise_affine=False) if normalize_input else nn.Identity()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(input_dim, dim)
+        nn.init.xavier_uniform_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        self.perceptron: nn.Module | None = None
+        if projection == "mlp":
+            hidden = hidden or max(dim // 2, 1)
+            self.perceptron = nn.Sequential(
+                nn.Linear(input_dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+            )
+        self.pooling = build_pooling(pooling, dim)
+
+    def forward(self, units: Tensor, mask: Tensor) -> Encoding:
+        """Encode units ``(B, N, C)`` with mask ``(B, N)``."""
+        units = self.dropout(self.input_norm(units))
+        projected = self.projection(units)
+        context = projected if self.perceptron is None else projected + self.perceptron(units)
+        return Encoding(
+            embedding=F.normalize(self.pooling(context, mask), dim=-1),
+            locals=F.normalize(projected, dim=-1),
+            context=context,
+            mask=mask,
+        )

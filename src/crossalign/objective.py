@@ -1,0 +1,147 @@
+"""What training minimises: a base loss and any of the alignments, as named terms."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
+from crossalign.encoding import Encoding
+from crossalign.errors import CrossAlignError
+from crossalign.losses import ContrastiveLoss, HingeRankingLoss
+from crossalign.model import RetrievalModel
+from crossalign.settings import Settings
+
+__all__ = ["Objective", "ObjectiveSettings"]
+
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class HingeSettings(Settings):
+    """Hinge ranking loss, summed over the batch (VSE++)."""
+
+    kind: Literal["hinge"] = "hinge"
+    weight: Weight = 1.0
+    margin: float = Field(default=0.2, gt=0)
+    summed_epochs: int = Field(
+        default=1, ge=0, description="warm-up epochs over all negatives before the hardest ones alone"
+    )
+
+
+class ContrastiveSettings(Settings):
+    """Multi-positive InfoNCE, averaged over the batch."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    weight: Weight = 1.0
+    temperature: float = Field(default=0.05, gt=0)
+    learnable_temperature: bool = False
+    reduction: Literal["standard", "paper"] = "standard"
+
+
+class LCASettings(Settings):
+    """Local Concept Alignment (SelfAlign)."""
+
+    weight: Weight = 1.0
+    concepts: int = Field(default=1024, gt=1)
+    word_temperature: float = Field(default=0.1, gt=0)
+    epsilon: float = Field(default=0.05, gt=0)
+    sinkhorn_iterations: int = Field(default=2, ge=1)
+    symmetric: bool = False
+    frozen_codebook_epochs: int = Field(default=1, ge=0, description="epochs in which the codebook is not updated")
+
+
+class CRASettings(Settings):
+    """Contextual Relation Alignment (SelfAlign); needs model.context_head."""
+
+    weight: Weight = 1.0
+    temperature: float = Field(default=0.7, gt=0)
+    hard_negatives: int | None = Field(default=512, gt=0, description="null: every local of the other pairs")
+
+
+class ObjectiveSettings(Settings):
+    """The base loss and the alignments beside it."""
+
+    base: HingeSettings | ContrastiveSettings = Field(default=HingeSettings(), discriminator="kind")
+    lca: LCASettings | None = None
+    cra: CRASettings | None = None
+
+
+class Objective(nn.Module):
+    """Named, unweighted loss terms of a batch; ``weights`` says how they add up.
+
+    Holds what only training needs (LCA's codebook, temperatures); what inference needs lives in the towers.
+
+    Args:
+        settings: which terms and how.
+        dim: D, joint width of the towers.
+
+    Raises:
+        CrossAlignError: CRA is asked of towers without a context head.
+    """
+
+    def __init__(self, settings: ObjectiveSettings, dim: int, *, context_head: bool) -> None:
+        super().__init__()
+        if settings.cra is not None and not context_head:
+            raise CrossAlignError("objective.cra needs model.context_head: true")
+        self.settings = settings
+        self.base: HingeRankingLoss | ContrastiveLoss
+        base = settings.base
+        if isinstance(base, HingeSettings):
+            self.base = HingeRankingLoss(base.margin, negatives="all" if base.summed_epochs else "hardest")
+        else:
+            self.base = ContrastiveLoss(
+                base.temperature, reduction=base.reduction, learnable=base.learnable_temperature
+            )
+        self.weights = {base.kind: base.weight}
+        self.lca: LocalConceptAlignment | None = None
+        if (lca := settings.lca) is not None:
+            self.lca = LocalConceptAlignment(
+                dim,
+                concepts=lca.concepts,
+                word_temperature=lca.word_temperature,
+                epsilon=lca.epsilon,
+                sinkhorn_iterations=lca.sinkhorn_iterations,
+                symmetric=lca.symmetric,
+            )
+            self.weights["lca"] = lca.weight
+        self.cra: ContextualRelationAlignment | None = None
+        if (cra := settings.cra) is not None:
+            self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
+            self.weights["cra"] = cra.weight
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Switch what depends on the epoch, counted from 0: the hinge's negatives and the frozen codebook."""
+        base = self.settings.base
+        if isinstance(base, HingeSettings) and isinstance(self.base, HingeRankingLoss):
+            self.base.negatives = "all" if epoch < base.summed_epochs else "hardest"
+        if self.lca is not None and self.settings.lca is not None:
+            self.lca.codebook.requires_grad_(epoch >= self.settings.lca.frozen_codebook_epochs)
+
+    def forward(self, image: Encoding, text: Encoding, image_ids: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms of B matched pairs; equal ``image_ids`` ``(B,)`` are never negatives of each other."""
+        scores = RetrievalModel.similarity(image.embedding, text.embedding)
+        base = self.settings.base
+        if isinstance(self.base, HingeRankingLoss):
+            terms = {base.kind: self.base(scores, image_ids)}
+        else:
+            terms = {base.kind: self.base.from_scores(scores, image_ids)}
+        if self.lca is not None:
+            terms["lca"] = self.lca(image.locals, text.locals, image.mask, text.mask)
+        if self.cra is not None:
+            terms["cra"] = self.cra(
+                image.aux["guide"],
+                image.aux["keys"],
+                text.aux["guide"],
+                text.aux["keys"],
+                image.mask,
+                text.mask,
+                image_ids,
+            )
+        return terms
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms."""
+        return torch.stack([self.weights[name] * term.float() for name, term in terms.items()]).sum()

@@ -1,0 +1,167 @@
+"""Recipes: everything a training run depends on, as strict, typed settings in one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from crossalign.errors import CrossAlignError
+from crossalign.model import ModelConfig
+from crossalign.objective import ObjectiveSettings
+from crossalign.settings import Settings, parse_settings
+
+__all__ = ["DataSettings", "OptimizerSettings", "Recipe", "TrainingSettings", "available_recipes", "load_recipe"]
+
+
+class DataSettings(Settings):
+    """What is trained on and how an epoch is drawn from it."""
+
+    collection: str = Field(description="folder of the collection")
+    image_features: tuple[str, ...] = Field(
+        default=(), description="FeatureStores, by path or by name in the collection's features folder; none: pixels"
+    )
+    text_features: str | None = Field(default=None, description="FeatureStore of token states of a frozen encoder")
+    train: str = "train"
+    validation: str = "val"
+    epoch: Literal["captions", "images"] = Field(
+        default="captions", description="an epoch shows every caption once, or every image once with random captions"
+    )
+    captions_per_image: int = Field(default=1, ge=1, description="captions drawn for an image, where epoch is images")
+    flip: float = Field(default=0.0, ge=0, le=1, description="probability of mirroring a photo; pixels only")
+    crop: float = Field(default=1.0, gt=0, le=1, description="smallest side kept by a random crop; pixels only")
+    workers: int = Field(default=0, ge=0, description="processes that load batches ahead")
+
+
+class OptimizerSettings(Settings):
+    """The optimiser and its learning-rate schedule."""
+
+    name: Literal["adamw", "adam"] = "adamw"
+    learning_rate: float = Field(default=5e-4, gt=0)
+    backbone_learning_rate: float | None = Field(
+        default=None, gt=0, description="of fine-tuned backbones; default a tenth of learning_rate"
+    )
+    weight_decay: float = Field(default=1e-4, ge=0)
+    clip_norm: float | None = Field(default=2.0, gt=0, description="largest norm of the whole gradient; null: any")
+    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    milestones: tuple[int, ...] = Field(default=(), description="epochs after which the rate is multiplied by gamma")
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    final_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end")
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_steps(self) -> OptimizerSettings:
+        if self.milestones and self.schedule != "step":
+            raise ValueError("milestones need schedule: step")
+        return self
+
+
+class TrainingSettings(Settings):
+    """The loop."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=128, ge=2)
+    precision: Literal["auto", "32", "bf16", "fp16"] = Field(
+        default="auto", description="auto: bf16 autocast on a GPU that has it, else 32"
+    )
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    log_every: int = Field(default=20, ge=1, description="steps between two lines of metrics.jsonl")
+    checkpoint_every: int | None = Field(default=500, gt=0, description="steps; one is written after each epoch, too")
+    validate_every: int = Field(default=1, ge=1, description="epochs")
+    patience: int | None = Field(default=None, gt=0, description="stop after so many validations without a new best")
+    tensorboard: bool = True
+
+
+class Recipe(Settings):
+    """One training run."""
+
+    name: str
+    seed: int = 0
+    data: DataSettings
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    training: TrainingSettings = TrainingSettings()
+
+    def to_yaml(self) -> str:
+        """The whole recipe, defaults included."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def available_recipes() -> tuple[str, ...]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("crossalign.recipes")
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by path or by the name of one that comes with the package.
+
+    A recipe may begin with ``extends: NAME_OR_PATH``: it is then merged, key by key, over that one; ``key: null``
+    removes an optional part.
+
+    Args:
+        overrides: ``"section.key=value"``; the value is read as YAML.
+
+    Raises:
+        CrossAlignError: no such recipe, not YAML, an unknown key or a wrong value; the key is named.
+    """
+    values = _read(source, seen=())
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise CrossAlignError(f"--set {override}: not of the form section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise CrossAlignError(f"--set {override}: the value is not valid YAML") from None
+        part = values
+        *sections, last = key.split(".")
+        for section in sections:
+            if part.get(section) is None:
+                part[section] = {}
+            part = part[section]
+            if not isinstance(part, dict):
+                raise CrossAlignError(f"--set {override}: '{section}' is a value, it has no keys")
+        part[last] = value
+    return parse_settings(Recipe, values, f"recipe {source}")
+
+
+def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise CrossAlignError(f"{path}: no such recipe file")
+        text = path.read_text(encoding="utf-8")
+    else:
+        if str(source) not in available_recipes():
+            raise CrossAlignError(f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml")
+        text = (resources.files("crossalign.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CrossAlignError(f"recipe {source}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, dict):
+        raise CrossAlignError(f"recipe {source}: not a mapping of settings")
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values
+    if str(parent) in seen:
+        raise CrossAlignError(f"recipe {source}: 'extends' goes in a circle through {parent}")
+    beside = path.parent / str(parent)
+    place = beside if path.suffix and beside.is_file() else str(parent)
+    return _merge(_read(place, (*seen, str(source), str(parent))), values)
+
+
+def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        # A part of another kind (another loss, another encoder) replaces the old one whole.
+        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
+    return merged

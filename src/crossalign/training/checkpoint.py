@@ -1,0 +1,55 @@
+"""Checkpoints: everything an exact resume needs, whole at any instant."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossalign.errors import CrossAlignError
+from crossalign.files import atomic_path
+
+__all__ = ["load_checkpoint", "random_state", "restore_random_state", "save_checkpoint"]
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write to a temporary name, flush, rename: a kill at any instant leaves the old or the new one."""
+    with atomic_path(path) as temporary:
+        torch.save({"format_version": FORMAT_VERSION, **state}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; tensors and plain containers only.
+
+    Raises:
+        CrossAlignError: it is missing, damaged or of another version.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CrossAlignError(f"{path}: no such checkpoint") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CrossAlignError(f"{path}: damaged checkpoint ({reason}); remove it to start over") from None
+    if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
+        raise CrossAlignError(f"{path}: not a checkpoint of format {FORMAT_VERSION}; start a new run")
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """State of the generators that training draws from."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Go on drawing where :func:`random_state` was taken."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])

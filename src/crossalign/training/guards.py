@@ -1,0 +1,61 @@
+"""Clear stops: a loss that is not finite, and a hinge that has collapsed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossalign.data.batch import Batch
+from crossalign.errors import CrossAlignError
+
+__all__ = ["CollapseGuard", "check_finite"]
+
+
+def check_finite(terms: dict[str, Tensor], gradient_norm: Tensor | None, step: int, batch: Batch) -> None:
+    """Stop when a term or the gradient is not finite.
+
+    Raises:
+        CrossAlignError: names the step, the term and the batch's captions.
+    """
+    broken = [name for name, term in terms.items() if not torch.isfinite(term)]
+    what = f"loss term '{broken[0]}'" if broken else ""
+    if not broken and gradient_norm is not None and not torch.isfinite(gradient_norm):
+        what = "the gradient"
+    if what:
+        shown = ", ".join(batch.caption_ids[:8])
+        values = ", ".join(f"{name}={term.item():.4g}" for name, term in terms.items())
+        raise CrossAlignError(
+            f"step {step}: {what} is not finite ({values}); captions of the batch: {shown}, ...; "
+            "look for bad features, lower optimizer.learning_rate or use training.precision: 32"
+        )
+
+
+class CollapseGuard:
+    """Stops a hinge run whose embeddings have all become one point.
+
+    Every pair then scores the same and the hardest-negative loss stays at ``2 * B * margin``, from where it rarely
+    returns (VSE++ needs its summed warm-up for this reason).
+
+    Args:
+        patience: steps in a row at the collapse value before the stop.
+    """
+
+    def __init__(self, patience: int = 100, tolerance: float = 1e-3) -> None:
+        self.patience = patience
+        self.tolerance = tolerance
+        self.count = 0
+
+    def check(self, loss: float, collapse_value: float, step: int) -> None:
+        """Look at one step's hinge.
+
+        Raises:
+            CrossAlignError: it has stood at the collapse value for ``patience`` steps.
+        """
+        near = abs(loss - collapse_value) <= self.tolerance * collapse_value
+        self.count = self.count + 1 if near else 0
+        if self.count >= self.patience:
+            raise CrossAlignError(
+                f"step {step}: the hinge has stood at 2 * batch * margin = {collapse_value:.4g} for {self.patience} "
+                "steps: all embeddings have become one point; raise objective.base.summed_epochs, lower "
+                "optimizer.learning_rate, or use objective.base.kind: contrastive"
+            )
