@@ -124,7 +124,7 @@ class Collection:
         """Write a collection, whole or not at all, and open it.
 
         ``image_root`` is stored as an absolute path, or relative to ``folder`` when it lies inside it; None
-        means that there are no photos. ``features`` is a finished feature store on the same file system, which
+        means that there are no photos. ``features`` is a finished feature store on the same disk, which
         is moved in.
 
         Raises:
