@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from crossalign.cli.import_report import import_photos, run_and_report, show_progress
+
 if TYPE_CHECKING:
     from crossalign.data.collection import Collection
-    from crossalign.data.importers import Source
 
 __all__ = ["app"]
 
@@ -85,7 +83,7 @@ def karpathy(
     """Import Karpathy's JSON of COCO, Flickr8k or Flickr30k."""
     from crossalign.data.importers import read_karpathy
 
-    _import(
+    import_photos(
         lambda: read_karpathy(source, images, fold_restval=fold_restval, image_ids=image_ids.value),
         source, out, name, split, split_sizes, seed, skip_bad, overwrite, as_json,
     )  # fmt: skip
@@ -134,7 +132,7 @@ def table(
     columns = Columns(
         image_column, caption_column, split_column, label_column, image_id_column, caption_id_column
     )
-    _import(
+    import_photos(
         lambda: read_table(source, images, columns=columns, delimiter=delimiter, quotes=quotes),
         source, out, name, split, split_sizes, seed, skip_bad, overwrite, as_json,
     )  # fmt: skip
@@ -149,7 +147,7 @@ def folder(
     captions: Annotated[
         Path | None,
         typer.Option(
-            help="File with lines 'name.jpg<TAB>caption', 'name.jpg,caption' or 'name.jpg#0<TAB>caption'. Otherwise "
+            help="Lines 'name.jpg<TAB>caption', 'name.jpg,caption' or 'name.jpg#0<TAB>caption'. Otherwise "
             "captions.txt, .tsv or .csv in the folder; otherwise the lines of name.txt beside every photo."
         ),
     ] = None,
@@ -164,7 +162,7 @@ def folder(
     """Import a folder of photos with captions in text files (needs --split or --split-sizes)."""
     from crossalign.data.importers import read_folder
 
-    _import(
+    import_photos(
         lambda: read_folder(source, captions),
         source, out, name, split, split_sizes, seed, skip_bad, overwrite, as_json,
     )  # fmt: skip
@@ -193,7 +191,7 @@ def cusa(
     """Import JSON lists of image-caption pairs as CUSA reads them, one file for every split."""
     from crossalign.data.importers import read_cusa
 
-    _import(
+    import_photos(
         lambda: read_cusa(sources, images, splits=split or ()),
         sources[0], out, name, None, split_sizes, seed, skip_bad, overwrite, as_json,
     )  # fmt: skip
@@ -226,78 +224,15 @@ def precomputed(
         check_target(out, overwrite)
         wanted = [part.strip() for part in splits.split(",") if part.strip()] if splits else []
         data = read_precomputed(
-            source, splits=wanted, captions_per_image=captions_per_image, boxes=boxes, progress=_progress()
+            source,
+            splits=wanted,
+            captions_per_image=captions_per_image,
+            boxes=boxes,
+            progress=show_progress(),
         )
         return import_precomputed(
-            data, out, called=str(source), name=name, dtype=dtype.value, skip_bad=skip_bad, overwrite=overwrite,
-            progress=_progress(),
+            data, out, called=str(source), name=name, dtype=dtype.value, skip_bad=skip_bad,
+            overwrite=overwrite, progress=show_progress(),
         )  # fmt: skip
 
-    _report(run, as_json)
-
-
-def _import(
-    read: Callable[[], Source],
-    path: Path,
-    out: Path,
-    name: str | None,
-    split: str | None,
-    split_sizes: str | None,
-    seed: int,
-    skip_bad: bool,
-    overwrite: bool,
-    as_json: bool,
-) -> None:
-    from crossalign.data.importers import SplitChoice, import_source
-    from crossalign.data.importers.splits import parse_sizes
-    from crossalign.data.tables import check_target
-
-    def run() -> Collection:
-        check_target(out, overwrite)
-        splits = SplitChoice(split, parse_sizes(split_sizes) if split_sizes is not None else {}, seed)
-        return import_source(
-            read(), out, called=str(path), splits=splits, name=name, skip_bad=skip_bad, overwrite=overwrite,
-            progress=_progress(),
-        )  # fmt: skip
-
-    _report(run, as_json)
-
-
-def _progress() -> bool:
-    return sys.stderr.isatty()
-
-
-def _report(run: Callable[[], Collection], as_json: bool) -> None:
-    from crossalign.data.importers.checks import SourceProblemsError, group_problems
-
-    try:
-        collection = run()
-    except SourceProblemsError as error:
-        if as_json:
-            print(json.dumps({"imported": False, "problems": group_problems(error.problems)}, indent=2))
-        raise
-    summary = collection.summary()
-    skipped = collection.provenance["skipped"]
-    if as_json:
-        print(json.dumps({"imported": True, **summary, "skipped": skipped}, indent=2, ensure_ascii=False))
-        return
-    _print_table(summary)
-    for kind, count in skipped.items():
-        typer.echo(f"left out: {count} {kind}", err=True)
-
-
-def _print_table(summary: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{summary['name']} ({summary['folder']})", title_justify="left")
-    table.add_column("split")
-    for column in ("images", "captions", "least an image", "mean", "most"):
-        table.add_column(column, justify="right")
-    for split, row in summary["splits"].items():
-        per_image = row["captions_per_image"]
-        table.add_row(
-            split, f"{row['images']:,}", f"{row['captions']:,}",
-            str(per_image["min"]), f"{per_image['mean']:.2f}", str(per_image["max"]),
-        )  # fmt: skip
-    Console().print(table)
+    run_and_report(run, as_json)

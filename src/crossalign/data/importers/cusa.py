@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crossalign.data.collection import ImageRecord
-from crossalign.data.importers.source import MALFORMED, Source, as_id, tidy_path
+from crossalign.data.importers.source import MALFORMED, Source, as_id, read_document, tidy_path
 from crossalign.errors import CrossAlignError
-from crossalign.files import file_digest, read_json
+from crossalign.files import file_digest
 
 __all__ = ["read_cusa", "split_in_name"]
 
@@ -58,7 +58,7 @@ def read_cusa(
     )
     captions_of: Counter[str] = Counter()
     for path, split in zip(files, names, strict=True):
-        entries = read_json(path)
+        entries = read_document(path)
         if not isinstance(entries, list):
             raise CrossAlignError(f"{path}: not a list of images with captions; is it another format?")
         for position, entry in enumerate(entries):

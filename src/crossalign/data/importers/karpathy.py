@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossalign.data.collection import CaptionRecord, ImageRecord
-from crossalign.data.importers.source import MALFORMED, Source, as_id, tidy_path
+from crossalign.data.importers.source import MALFORMED, Source, as_id, read_document, tidy_path
 from crossalign.errors import CrossAlignError
-from crossalign.files import file_digest, read_json
+from crossalign.files import file_digest
 
 __all__ = ["read_karpathy"]
 
@@ -32,7 +32,7 @@ def read_karpathy(
         CrossAlignError: the file is missing, not JSON, or has no list of images.
     """
     path, root = Path(path), Path(images)
-    document = read_json(path)
+    document = read_document(path)
     entries = document.get("images") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         raise CrossAlignError(f"{path}: no list 'images'; this is not a Karpathy JSON file")

@@ -18,7 +18,7 @@ BLOCK_BYTES = 32 * 2**20
 
 @dataclass(frozen=True)
 class SplitArrays:
-    """Features ``(rows, R, D)`` of a split; boxes ``(n, R, 4)`` and sizes ``(n, 2)`` of its rows or images."""
+    """Features ``(rows, R, D)`` of a split; boxes ``(n, R, 4)``, sizes ``(n, 2)`` of its rows or images."""
 
     split: str
     path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,17 @@ from typing import Any
 from crossalign.data.collection import CaptionRecord, ImageRecord
 from crossalign.errors import CrossAlignError
 
-__all__ = ["IMAGE_SUFFIXES", "Problem", "Source", "is_utf8", "printable", "read_lines", "tidy_path"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Problem",
+    "Source",
+    "as_id",
+    "is_utf8",
+    "printable",
+    "read_document",
+    "read_lines",
+    "tidy_path",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -90,6 +101,21 @@ def read_bytes(path: Path) -> bytes:
         raise CrossAlignError(f"{path}: no such file") from None
     except OSError as error:
         raise CrossAlignError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_document(path: Path) -> Any:
+    """What a JSON file holds; bytes that are not UTF-8 become lone surrogates, which the checks report by name.
+
+    Raises:
+        CrossAlignError: the file is missing or not JSON.
+    """
+    text = read_bytes(path).removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise CrossAlignError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise CrossAlignError(f"{path}: JSON nested too deeply; is this the right file?") from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str | None]]:
