@@ -1,1 +1,17 @@
+"""Fine-grained alignment of images and texts: each a function and a thin module."""
 
+from __future__ import annotations
+
+from crossalign.alignment.clustering import sinkhorn
+from crossalign.alignment.cra import Context, ContextHead, ContextualRelationAlignment, global_to_local_nce
+from crossalign.alignment.lca import LocalConceptAlignment, lca_loss
+
+__all__ = [
+    "Context",
+    "ContextHead",
+    "ContextualRelationAlignment",
+    "LocalConceptAlignment",
+    "global_to_local_nce",
+    "lca_loss",
+    "sinkhorn",
+]

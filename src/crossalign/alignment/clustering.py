@@ -1,0 +1,77 @@
+"""Balanced soft assignment of units to concepts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from crossalign.errors import CrossAlignError
+from crossalign.masking import at_least_float32
+
+__all__ = ["sinkhorn"]
+
+# Scaling factors are bounded by the exponential of the range; float32 ends at exp(88).
+_SAFE_RANGE = 80.0
+
+
+@torch.no_grad()
+def sinkhorn(
+    logits: Tensor, epsilon: float = 0.05, iterations: int = 2, *, rows: Tensor | None = None
+) -> Tensor:
+    """Assign N units to K concepts so that all concepts are used alike (Sinkhorn-Knopp; no gradient).
+
+    Starts from ``exp(logits / epsilon)``. An iteration scales every concept to mass 1/K, then every unit to
+    mass 1/N. SwAV (Caron et al., NeurIPS 2020), section 3.1.
+
+    The assignment always is the exponentiated matrix with its rows and columns scaled by two vectors. So only
+    the vectors are iterated, each by one matrix-vector product, and the assignment is written down once at
+    the end.
+
+    Args:
+        logits: ``(N, K)``, any finite values: a range too wide for float32 is handled in the logarithmic
+            domain.
+        epsilon: the smaller, the sharper the assignment.
+        iterations: at least 1.
+        rows: ``(M,)``, the units whose assignment is wanted, in any order and number; all of them by default.
+
+    Returns:
+        ``(N, K)`` or ``(M, K)``, at least float32; each row sums to 1.
+
+    Raises:
+        CrossAlignError: ``epsilon`` is not positive or ``iterations`` is less than 1.
+    """
+    if epsilon <= 0:
+        raise CrossAlignError(f"epsilon is {epsilon}; give a positive number, usually 0.05")
+    if iterations < 1:
+        raise CrossAlignError(f"iterations is {iterations}; the assignment needs at least 1, usually 2 or 3")
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = at_least_float32(logits)
+        if logits.numel() == 0:
+            return logits if rows is None else logits.index_select(0, rows)
+        lowest, highest = logits.aminmax()
+        if (highest - lowest).item() / epsilon > _SAFE_RANGE:
+            return _wide_sinkhorn(logits / epsilon, iterations, rows)
+        kernel = (logits - highest).div_(epsilon).exp_()
+        units = kernel.new_ones(kernel.shape[0])
+        for iteration in range(iterations):
+            concepts = (units @ kernel).reciprocal_()
+            # Factors are known up to a common one: with the largest at 1 none of them leaves the range of
+            # float32.
+            concepts /= concepts.max()
+            if iteration < iterations - 1:
+                units = (kernel @ concepts).reciprocal_()
+                units /= units.max()
+        chosen = kernel if rows is None else kernel.index_select(0, rows)
+        chosen.mul_(concepts)
+        return chosen.div_(chosen.sum(dim=1, keepdim=True))
+
+
+def _wide_sinkhorn(logits: Tensor, iterations: int, rows: Tensor | None) -> Tensor:
+    """The same for ``logits`` already divided by epsilon, with logarithms of the scaling factors."""
+    units = logits.new_zeros(logits.shape[0], 1)
+    for iteration in range(iterations):
+        concepts = -(logits + units).logsumexp(dim=0)
+        if iteration < iterations - 1:
+            units = -(logits + concepts).logsumexp(dim=1, keepdim=True)
+    chosen = logits if rows is None else logits.index_select(0, rows)
+    return (chosen + concepts).softmax(dim=1)

@@ -1,0 +1,171 @@
+"""Contextual Relation Alignment: the guide of a text is found in the parts of its image, and vice versa."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from crossalign.errors import CrossAlignError
+from crossalign.losses.pairs import same_image
+from crossalign.masking import RealUnits, at_least_float32, masked_mean
+
+__all__ = ["Context", "ContextHead", "ContextualRelationAlignment", "global_to_local_nce"]
+
+
+def global_to_local_nce(
+    queries: Tensor,
+    locals: Tensor,
+    mask: Tensor | None = None,
+    temperature: float = 0.7,
+    hard_negatives: int | None = 512,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Tell the locals of a query's own pair from the hardest locals of other pairs.
+
+    Every real local of pair i is a positive of query i and one term of the mean: its negative log-softmax
+    against the query's negatives, which all terms of a query share. SelfAlign (Zhuang et al., arXiv
+    2308.14009), section III-C.
+
+    Where there are fewer negatives than asked for, all of them count; a query without negatives adds zero.
+    Everything is computed in float32 (float64 for float64 inputs), also under autocast.
+
+    Args:
+        queries: ``(B, D)``.
+        locals: ``(B, N, D)``.
+        mask: ``(B, N)`` bool, true where a local is real; ``None``: all of them.
+        temperature: what inner products are divided by.
+        hard_negatives: how many negatives a query meets, the most similar ones; ``None``: all of them.
+        ids: ``(B,)``; pairs of equal id show the same image, and their locals are not negatives.
+
+    Returns:
+        Scalar; zero when no local is real.
+
+    Raises:
+        CrossAlignError: there is not one id a pair.
+    """
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, locals = at_least_float32(queries), at_least_float32(locals)
+        real = RealUnits.of(locals, mask)
+        places = real.places(locals.device)
+        owners = places // real.length
+
+        scores = (queries / temperature) @ real.pack(locals).T
+        # Finite, so that a query without any negative has finite gradients; its exponential is exactly zero.
+        nothing = torch.finfo(scores.dtype).min / 4
+        excluded = same_image(real.batch, ids, scores.device).index_select(1, owners)
+        negatives = scores.masked_fill(excluded, nothing)
+        if hard_negatives is not None and hard_negatives < negatives.shape[1]:
+            negatives = negatives.topk(hard_negatives, dim=1, sorted=False).values
+        against = negatives.logsumexp(dim=1)
+        positives = scores[owners, torch.arange(len(owners), device=scores.device)]
+        terms = F.logsigmoid(positives - against[owners])
+        return -terms.sum() / max(len(terms), 1)
+
+
+class Context(NamedTuple):
+    """What the context head makes of one modality; all of unit norm except the mean key.
+
+    Attributes:
+        guide: ``(B, D)``, the query that looks for the other modality's keys.
+        keys: ``(B, N, D)``, what the other modality's guide looks for; zero at padded units.
+        fused: ``(B, D)``, mean and guide mixed by the gate.
+        mean_key: ``(B, D)``, mean over the real keys.
+    """
+
+    guide: Tensor
+    keys: Tensor
+    fused: Tensor
+    mean_key: Tensor
+
+
+class ContextHead(nn.Module):
+    """Guide, keys and fused global of a modality's units in context; indexed with the embedding.
+
+    With g the mean of the units: guide ``a = relu(norm(linear(g)))``, keys ``relu(norm(units))``, gate
+    ``z = sigmoid(mlp([g; a]))``, fused ``z g + (1 - z) a``. Batch normalisation sees real units only, and
+    only items that have one. SelfAlign (Zhuang et al., arXiv 2308.14009), section III-C.
+
+    The enriched embeddings are ``[base; mean_key / 2; fused / 2]`` for images and ``[base; fused; mean_key]``
+    for texts, so that their inner product adds half of each context similarity to the base similarity.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.guide = nn.Linear(dim, dim)
+        self.guide_norm = nn.BatchNorm1d(dim)
+        self.key_norm = nn.BatchNorm1d(dim)
+        self.gate = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, 1))
+
+    def forward(self, context: Tensor, mask: Tensor | None = None) -> Context:
+        """Units ``(B, N, D)`` with mask ``(B, N)``; an item without real units gives zeros."""
+        real = RealUnits.of(context, mask)
+        mean = masked_mean(context, mask)
+        present = RealUnits.of(mean.unsqueeze(0), None if mask is None else mask.any(dim=1))
+        mean = present.pack(mean.unsqueeze(0))
+        guide = _batch_norm(self.guide_norm, self.guide(mean)).relu()
+        gate = self.gate(torch.cat([mean, guide], dim=1)).sigmoid()
+        fused = gate * mean + (1 - gate) * guide
+        keys = real.unpack(_unit(_batch_norm(self.key_norm, real.pack(context)).relu()))
+        return Context(
+            guide=present.unpack(_unit(guide)).squeeze(0),
+            keys=keys,
+            fused=present.unpack(_unit(fused)).squeeze(0),
+            mean_key=masked_mean(keys, mask),
+        )
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Unit norm, at least in float32: the guard against a zero norm is zero itself in half precision."""
+    return F.normalize(at_least_float32(vectors), dim=-1)
+
+
+def _batch_norm(norm: nn.BatchNorm1d | nn.SyncBatchNorm, rows: Tensor) -> Tensor:
+    """Batch normalisation of ``(M, D)`` that also takes fewer than two rows.
+
+    One row is its own mean and has no variance: what is normalised is zero, and the running statistics stay.
+    """
+    if norm.training and rows.shape[0] < 2:
+        return rows * 0.0 + norm.bias
+    return norm(rows)
+
+
+class ContextualRelationAlignment(nn.Module):
+    """Text guides against image keys and image guides against text keys; the mean of both losses.
+
+    Args:
+        temperature: what inner products are divided by.
+        hard_negatives: how many negatives a query meets; ``None``: all of them.
+
+    Raises:
+        CrossAlignError: the temperature or the number of negatives is not positive.
+    """
+
+    def __init__(self, temperature: float = 0.7, hard_negatives: int | None = 512) -> None:
+        super().__init__()
+        if temperature <= 0:
+            raise CrossAlignError(f"temperature is {temperature}; give a positive number, usually 0.7")
+        if hard_negatives is not None and hard_negatives < 1:
+            raise CrossAlignError(
+                f"hard_negatives is {hard_negatives}; give at least 1, usually 512, or None for all"
+            )
+        self.temperature = temperature
+        self.hard_negatives = hard_negatives
+
+    def forward(
+        self,
+        image_guide: Tensor,
+        image_keys: Tensor,
+        text_guide: Tensor,
+        text_keys: Tensor,
+        image_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        ids: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of guides ``(B, D)`` with keys ``(B, R, D)`` and ``(B, W, D)``; a scalar."""
+        settings = (self.temperature, self.hard_negatives, ids)
+        texts = global_to_local_nce(text_guide, image_keys, image_mask, *settings)
+        images = global_to_local_nce(image_guide, text_keys, text_mask, *settings)
+        return (texts + images) / 2

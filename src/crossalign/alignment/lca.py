@@ -1,0 +1,201 @@
+"""Local Concept Alignment: a word and the region it names belong to the same visual concepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from crossalign.alignment.clustering import sinkhorn
+from crossalign.errors import CrossAlignError
+from crossalign.masking import RealUnits, at_least_float32
+
+__all__ = ["LocalConceptAlignment", "lca_loss"]
+
+
+class _ConceptCrossEntropy(torch.autograd.Function):
+    """Weighted cross-entropy between targets and ``softmax(units codebook^T / temperature)``.
+
+    The gradient of the logits, softmax minus target, takes the place of the log-probabilities in memory: one
+    ``(M, K)`` matrix beside the targets instead of the four that separate operations keep or make.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, units: Tensor, codebook: Tensor, targets: Tensor, weights: Tensor, temperature: float
+    ) -> Tensor:
+        logits = (units @ codebook.T).div_(temperature)
+        log_probabilities = logits.log_softmax(dim=1)
+        loss = -(torch.linalg.vecdot(targets, log_probabilities) @ weights)
+        if any(ctx.needs_input_grad):
+            scale = (weights / temperature).unsqueeze(1)
+            gradient = log_probabilities.exp_().sub_(targets).mul_(scale)
+            ctx.save_for_backward(units, codebook, gradient)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        units, codebook, gradient = ctx.saved_tensors
+        grad_units = grad_codebook = None
+        if ctx.needs_input_grad[0]:
+            grad_units = (gradient @ codebook).mul_(grad_output)
+        if ctx.needs_input_grad[1]:
+            grad_codebook = (gradient.T @ units).mul_(grad_output)
+        return grad_units, grad_codebook, None, None, None
+
+
+def lca_loss(
+    regions: Tensor,
+    words: Tensor,
+    codebook: Tensor,
+    region_mask: Tensor | None = None,
+    word_mask: Tensor | None = None,
+    *,
+    word_temperature: float = 0.1,
+    epsilon: float = 0.05,
+    sinkhorn_iterations: int = 2,
+    symmetric: bool = False,
+) -> Tensor:
+    """Predict the concepts of the region that a word names from the word.
+
+    All regions of the batch are assigned to the codebook's concepts by Sinkhorn-Knopp, without gradient. Each
+    word takes the region of its own image with the largest inner product and predicts that region's
+    assignment. The loss is the mean over images of the mean over their words of the cross-entropy. SelfAlign
+    (Zhuang et al., arXiv 2308.14009), section III-B.
+
+    An image without a real region or its text without a real word has nothing to align and is left out of the
+    mean; a batch of nothing else gives zero. Everything is computed in float32 (float64 for float64 inputs),
+    also under autocast.
+
+    Args:
+        regions: ``(B, R, D)`` unit norm.
+        words: ``(B, W, D)`` unit norm; words i describe image i.
+        codebook: ``(K, D)`` concepts, rows of unit norm.
+        region_mask: ``(B, R)`` bool, true where a region is real; ``None``: all of them.
+        word_mask: ``(B, W)`` bool, true where a word is real; ``None``: all of them.
+        word_temperature: what a word's logits are divided by.
+        epsilon: sharpness of the assignment, see :func:`~crossalign.alignment.sinkhorn`.
+        sinkhorn_iterations: at least 1.
+        symmetric: also predict each word's assignment from the region it took, and average both directions.
+
+    Returns:
+        Scalar. Gradients reach ``words`` and ``codebook``, with ``symmetric`` ``regions`` as well.
+    """
+    with torch.autocast(regions.device.type, enabled=False):
+        regions, words, codebook = map(at_least_float32, (regions, words, codebook))
+        similarity = torch.bmm(words.detach(), regions.detach().transpose(1, 2))
+        if region_mask is not None:
+            similarity.masked_fill_(~region_mask.unsqueeze(1), -torch.inf)
+            alignable = region_mask.any(dim=1, keepdim=True).expand(-1, words.shape[1])
+            word_mask = alignable if word_mask is None else word_mask & alignable
+        real_regions = RealUnits.of(regions, region_mask)
+        real_words = RealUnits.of(words, word_mask)
+        places = real_words.places(words.device)
+
+        owners = places // real_words.length
+        counts = owners.bincount(minlength=real_words.batch)
+        weights = 1.0 / (counts[owners] * (counts > 0).sum()).to(words.dtype)
+
+        # The region a word takes, as its row among the real regions.
+        taken = owners * real_regions.length + similarity.argmax(dim=2).flatten()[places]
+        if real_regions.positions is not None:
+            taken = torch.searchsorted(real_regions.positions, taken)
+
+        packed_words, packed_regions = real_words.pack(words), real_regions.pack(regions)
+        region_logits = packed_regions.detach() @ codebook.detach().T
+        targets = sinkhorn(region_logits, epsilon, sinkhorn_iterations, rows=taken)
+        loss: Tensor = _ConceptCrossEntropy.apply(packed_words, codebook, targets, weights, word_temperature)
+        if symmetric:
+            word_logits = packed_words.detach() @ codebook.detach().T
+            targets = sinkhorn(word_logits, epsilon, sinkhorn_iterations)
+            chosen = packed_regions.index_select(0, taken)
+            reverse: Tensor = _ConceptCrossEntropy.apply(chosen, codebook, targets, weights, word_temperature)
+            loss = (loss + reverse) / 2
+        return loss
+
+
+class LocalConceptAlignment(nn.Module):
+    """Local Concept Alignment with its codebook; needed in training only.
+
+    Args:
+        dim: D, width of regions and words.
+        concepts: K, size of the codebook.
+        word_temperature: what a word's logits are divided by.
+        epsilon: sharpness of the assignment.
+        sinkhorn_iterations: at least 1.
+        symmetric: train regions against words, too.
+
+    Raises:
+        CrossAlignError: a size, temperature or number of iterations is not positive.
+
+    Example:
+        >>> lca = LocalConceptAlignment(dim=1024, concepts=1024)
+        >>> loss = lca(regions, words, word_mask=mask)  # (B, R, D), (B, W, D), (B, W)
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        concepts: int = 1024,
+        word_temperature: float = 0.1,
+        epsilon: float = 0.05,
+        sinkhorn_iterations: int = 2,
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__()
+        settings = {
+            "dim": dim,
+            "concepts": concepts,
+            "word_temperature": word_temperature,
+            "epsilon": epsilon,
+            "sinkhorn_iterations": sinkhorn_iterations,
+        }
+        for name, value in settings.items():
+            if value <= 0:
+                raise CrossAlignError(f"Local Concept Alignment: {name} is {value}; give a positive number")
+        self.word_temperature = word_temperature
+        self.epsilon = epsilon
+        self.sinkhorn_iterations = sinkhorn_iterations
+        self.symmetric = symmetric
+        self.codebook = nn.Parameter(F.normalize(torch.randn(concepts, dim), dim=1))
+
+    def freeze_codebook(self, frozen: bool = True) -> None:
+        """Keep the codebook as it is, or let it learn again; the paper freezes it during the first epoch."""
+        self.codebook.requires_grad_(not frozen)
+
+    @torch.no_grad()
+    def renormalize(self) -> None:
+        """Bring the codebook's rows back to unit norm, in place and outside the graph."""
+        self.codebook.copy_(F.normalize(self.codebook, dim=1))
+
+    def forward(
+        self,
+        regions: Tensor,
+        words: Tensor,
+        region_mask: Tensor | None = None,
+        word_mask: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of regions ``(B, R, D)`` and words ``(B, W, D)``; see
+        :func:`~crossalign.alignment.lca_loss`.
+
+        In training mode the codebook is renormalised first.
+        """
+        if self.training:
+            self.renormalize()
+        return lca_loss(
+            regions,
+            words,
+            # A copy: the next call renormalises the parameter in place, perhaps before this one's backward
+            # pass.
+            self.codebook.clone(),
+            region_mask,
+            word_mask,
+            word_temperature=self.word_temperature,
+            epsilon=self.epsilon,
+            sinkhorn_iterations=self.sinkhorn_iterations,
+            symmetric=self.symmetric,
+        )
