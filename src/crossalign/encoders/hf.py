@@ -1,0 +1,140 @@
+"""A Hugging Face text encoder as a source of token states: texts in, ``(B, W, H)`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from crossalign.encoders.weights import state_digest
+from crossalign.errors import CrossAlignError, missing_extra
+from crossalign.files import read_json, write_text
+from crossalign.settings import Settings, parse_settings
+
+__all__ = ["TextBackbone", "TextBackboneConfig"]
+
+PACKAGE = "package:"
+SETTINGS_FILE = "text_backbone.json"
+
+
+class TextBackboneConfig(Settings):
+    """Which encoder and how it is read."""
+
+    name: str = Field(
+        description="a local folder, a hub name, or 'package:NAME/FOLDER' for a folder inside an installed package"
+    )
+    max_length: int = Field(default=64, gt=2, description="tokens, special ones included; longer texts are cut")
+    layer: int | None = Field(
+        default=None, description="hidden layer whose states are read, 0 the embeddings; none: the last one"
+    )
+    weights_sha256: str | None = Field(default=None, description="checksum of the weights; filled in when loaded")
+
+
+class TextBackbone(nn.Module):
+    """A Hugging Face encoder and its tokenizer.
+
+    Args:
+        config: settings; the attribute ``config`` has the checksum of the weights filled in.
+
+    Attributes:
+        dim: H, width of the token states.
+        mask_token: id that stands for a masked or unknown word.
+
+    Raises:
+        CrossAlignError: the package is missing, nothing is found by that name, it is no encoder, it has no such
+            layer, or its weights are others than before.
+    """
+
+    def __init__(self, config: TextBackboneConfig) -> None:
+        super().__init__()
+        transformers = _transformers()
+        place = _resolve(config.name)
+        try:
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+            self.network: Any = transformers.AutoModel.from_pretrained(
+                place, trust_remote_code=False, use_safetensors=True
+            )
+        except Exception as error:  # the library raises many kinds, some of them bare
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CrossAlignError(
+                f"text encoder '{config.name}' cannot be loaded ({reason}); give a local folder or a hub name"
+            ) from None
+        layers = self.network.config.num_hidden_layers
+        if config.layer is not None and not 0 <= config.layer <= layers:
+            raise CrossAlignError(f"text encoder '{config.name}': has layers 0 to {layers}, not {config.layer}")
+        digest = state_digest(self.network.state_dict())
+        if config.weights_sha256 not in (None, digest):
+            raise CrossAlignError(
+                f"text encoder '{config.name}': not the weights that were used before (their checksum begins with "
+                f"{digest[:12]}, not {str(config.weights_sha256)[:12]}); give the original ones"
+            )
+        self.config = config.model_copy(update={"weights_sha256": digest})
+        self.dim: int = self.network.config.hidden_size
+        token = self.tokenizer.mask_token_id
+        self.mask_token: int = self.tokenizer.unk_token_id if token is None else token
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Token ids ``(B, W)`` and mask ``(B, W)``, special tokens included."""
+        batch = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.config.max_length, return_tensors="pt"
+        )
+        return batch["input_ids"], batch["attention_mask"].bool()
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span ``(start, end)`` of each token of one text; ``(0, 0)`` for special tokens."""
+        batch = self.tokenizer(
+            text, truncation=True, max_length=self.config.max_length, return_offsets_mapping=True
+        )
+        return [(int(start), int(end)) for start, end in batch["offset_mapping"]]
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Token states ``(B, W, H)`` of ids ``(B, W)`` with mask ``(B, W)``."""
+        inner = self.config.layer is not None
+        output = self.network(
+            input_ids=tokens, attention_mask=mask.to(tokens.dtype), output_hidden_states=inner, return_dict=True
+        )
+        states: Tensor = output.hidden_states[self.config.layer] if inner else output.last_hidden_state
+        return states
+
+    def save(self, folder: str | Path) -> None:
+        """Write configuration, weights (safetensors) and tokenizer into ``folder``."""
+        folder = Path(folder)
+        self.network.save_pretrained(folder, safe_serialization=True)
+        self.tokenizer.save_pretrained(folder)
+        # The weights may have been fine-tuned since they were loaded.
+        config = self.config.model_copy(update={"weights_sha256": None})
+        write_text(folder / SETTINGS_FILE, config.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TextBackbone:
+        """Load what :meth:`save` wrote."""
+        path = Path(folder) / SETTINGS_FILE
+        if not path.is_file():
+            raise CrossAlignError(f"{path}: no such file; the model folder is not complete, save the model again")
+        config = parse_settings(TextBackboneConfig, read_json(path), str(path))
+        return cls(config.model_copy(update={"name": str(folder)}))
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError:
+        raise missing_extra("transformers", "text", "a Hugging Face text encoder") from None
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+def _resolve(name: str) -> str:
+    if not name.startswith(PACKAGE):
+        return name
+    package, _, inner = name.removeprefix(PACKAGE).partition("/")
+    spec = find_spec(package) if package.isidentifier() else None
+    folders = list(spec.submodule_search_locations or []) if spec is not None else []
+    if not folders:
+        raise CrossAlignError(f"text encoder '{name}': no installed package '{package}'; install it with pip")
+    return str(Path(folders[0]) / inner)
