@@ -1,0 +1,64 @@
+"""Pre-processing of photos: every number explicit, so that stored features and raw photos agree."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from crossalign.settings import Settings
+
+__all__ = ["InputSettings"]
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class InputSettings(Settings):
+    """How a photo becomes the input of an image network.
+
+    ``resize``: ``squash`` brings the whole photo to ``size`` x ``size`` pixels whatever its shape; ``crop``
+    scales the shorter side to ``size`` and keeps the centre. Channel values in [0, 1] are then shifted by
+    ``mean`` and divided by ``std``.
+    """
+
+    size: int = Field(ge=1)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
+    resize: Literal["squash", "crop"] = "squash"
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) <= 0:
+            raise ValueError("standard deviations must be positive")
+        return value
+
+    def visible(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a photo that the network sees, as a box relative to the photo."""
+        if self.resize == "squash":
+            return 0.0, 0.0, 1.0, 1.0
+        side = min(width, height)
+        left, top = (1 - side / width) / 2, (1 - side / height) / 2
+        return left, top, 1 - left, 1 - top
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Pixels ``(3, size, size)`` float32 of a photo."""
+        width, height = image.size
+        left, top, right, bottom = self.visible(width, height)
+        resized = image.convert("RGB").resize(
+            (self.size, self.size),
+            _FILTERS[self.interpolation],
+            box=(left * width, top * height, right * width, bottom * height),
+        )
+        values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div(255)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return ((values - mean[:, None, None]) / std[:, None, None]).contiguous()
