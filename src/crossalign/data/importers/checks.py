@@ -120,7 +120,7 @@ def _good_captions(
         elif caption.id in ids:
             kind = kinds.DUPLICATE_CAPTION
         if kind is not None:
-            whose = "" if caption.image_id in caption.id else f" of {caption.image_id}"
+            whose = "" if caption.id.startswith(f"{caption.image_id}#") else f" of {caption.image_id}"
             problems.append(Problem(kind, caption.id + whose))
             continue
         ids.add(caption.id)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crossalign.data.collection import Collection
-from crossalign.data.feature_writer import FeatureWriter
 from crossalign.data.importers.precomputed import Precomputed
 from crossalign.data.importers.run import checked_source
 from crossalign.data.importers.source import Source
@@ -72,6 +71,9 @@ def _write_features(
     progress: bool,
 ) -> Path:
     """A finished feature store beside ``out``, named by its contents: only the same import continues it."""
+    # Here, because feature stores need torch and the other importers do not.
+    from crossalign.data.features import FeatureWriter
+
     ids = [image.id for image in good.images]
     rows = [data.rows[image_id] for image_id in ids]
     files = {}

@@ -104,7 +104,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_document(path: Path) -> Any:
-    """What a JSON file holds; bytes that are not UTF-8 become lone surrogates, which the checks report by name.
+    """What a JSON file holds; bytes that are not UTF-8 become lone surrogates, which the checks report.
 
     Raises:
         CrossAlignError: the file is missing or not JSON.
