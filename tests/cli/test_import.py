@@ -186,6 +186,8 @@ def test_cusa_files(tiny_photos: Callable, tmp_path: Path, run: Callable) -> Non
     assert (code, list(json.loads(out)["splits"])) == (0, ["train", "test"])
     code, out, _ = run("cusa", files[0], "--split", "dev", "--out", tmp_path / "d", "--json")
     assert (code, list(json.loads(out)["splits"])) == (0, ["dev"])
+    code, _, err = run("cusa", files[0], "--split", "dev", "--split-sizes", "val=1", "--out", tmp_path / "e")
+    assert (code, "exclude each other" in err) == (1, True)
     unnamed = files[0].rename(photos.folder / "pairs.json")
     code, _, err = run("cusa", unnamed, "--out", tmp_path / "e")
     assert (code, "give --split NAME" in err) == (1, True)

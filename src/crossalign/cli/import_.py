@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossalign.cli.import_report import import_photos, run_and_report, show_progress
+from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:
     from crossalign.data.collection import Collection
@@ -191,6 +192,8 @@ def cusa(
     """Import JSON lists of image-caption pairs as CUSA reads them, one file for every split."""
     from crossalign.data.importers import read_cusa
 
+    if split and split_sizes is not None:
+        raise CrossAlignError("--split and --split-sizes exclude each other; give one of them")
     import_photos(
         lambda: read_cusa(sources, images, splits=split or ()),
         sources[0], out, name, None, split_sizes, seed, skip_bad, overwrite, as_json,
