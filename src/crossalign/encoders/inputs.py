@@ -50,8 +50,8 @@ class InputSettings(Settings):
         left, top = (1 - side / width) / 2, (1 - side / height) / 2
         return left, top, 1 - left, 1 - top
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Pixels ``(3, size, size)`` float32 of a photo."""
+    def resized(self, image: Image.Image) -> Tensor:
+        """Channel values ``(3, size, size)`` uint8 of a photo: a quarter of the input's bytes."""
         width, height = image.size
         left, top, right, bottom = self.visible(width, height)
         resized = image.convert("RGB").resize(
@@ -59,6 +59,14 @@ class InputSettings(Settings):
             _FILTERS[self.interpolation],
             box=(left * width, top * height, right * width, bottom * height),
         )
-        values = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float().div(255)
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
-        return ((values - mean[:, None, None]) / std[:, None, None]).contiguous()
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()
+
+    def normalised(self, values: Tensor) -> Tensor:
+        """Input ``(..., 3, size, size)`` float32 of the network for channel values of :meth:`resized`."""
+        mean = torch.tensor(self.mean, device=values.device)
+        std = torch.tensor(self.std, device=values.device)
+        return (values.float() / 255 - mean[:, None, None]) / std[:, None, None]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Input ``(3, size, size)`` float32 of the network for a photo."""
+        return self.normalised(self.resized(image))

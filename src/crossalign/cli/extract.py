@@ -1,0 +1,170 @@
+"""The command ``crossalign extract``: photos or captions of a collection into a feature store."""
+
+from __future__ import annotations
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crossalign.cli.extract_parts import channels, device_name, image_backbone, regions, text_backbone
+from crossalign.errors import CrossAlignError
+
+if TYPE_CHECKING:
+    from crossalign.data.extract import Extraction
+
+__all__ = ["command"]
+
+
+class Interpolation(StrEnum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+    nearest = "nearest"
+
+
+class Resize(StrEnum):
+    squash = "squash"
+    crop = "crop"
+
+
+class Precision(StrEnum):
+    float16 = "float16"
+    float32 = "float32"
+
+
+def command(
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the feature store to write; run the same command again to finish a stopped one.",
+            show_default=False,
+        ),
+    ],
+    model: Annotated[str | None, typer.Option(help="Photos: name of a timm model.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="A .safetensors or .pth file, or 'pretrained': what timm downloads.")
+    ] = "pretrained",
+    model_args: Annotated[
+        list[str] | None, typer.Option(help="Further argument of the model, as key=value; may be repeated.")
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the input in pixels; default: the model's own.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means, as 0.5 or 0.48,0.46,0.41; default: the model's own.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Channel standard deviations, like --mean; default: the model's own.")
+    ] = None,
+    interpolation: Annotated[
+        Interpolation | None, typer.Option(help="Filter of the resizing; default: the model's own.")
+    ] = None,
+    resize: Annotated[
+        Resize, typer.Option(help="squash: the whole photo into a square; crop: its central square.")
+    ] = Resize.squash,
+    layer: Annotated[
+        int | None,
+        typer.Option(help="Inner layer to read (timm's index, -1 the last); default: the final map."),
+    ] = None,
+    grid: Annotated[int, typer.Option(min=0, help="Cells a side; 0: the map as it comes.")] = 4,
+    global_cell: Annotated[bool, typer.Option(help="Put the mean of the whole map first.")] = True,
+    boxes: Annotated[
+        Path | None, typer.Option(help="Regions instead of cells: a file of detections (JSON lines).")
+    ] = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="Regions instead of cells: an ONNX detector of the YOLOX layout.")
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out less sure boxes; default: 0.1 (detector), none (file).")
+    ] = None,
+    max_boxes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Keep the surest boxes of a photo; default: 20 (detector), all (file)."),
+    ] = None,
+    text_model: Annotated[
+        str | None,
+        typer.Option(help="Captions: a Hugging Face encoder: folder, hub name or package:NAME/FOLDER."),
+    ] = None,
+    max_length: Annotated[
+        int, typer.Option(min=3, help="Tokens of a caption at most, special ones included.")
+    ] = 64,
+    text_layer: Annotated[int | None, typer.Option(help="Hidden layer to read; default: the last.")] = None,
+    image_root: Annotated[Path | None, typer.Option(help="Where the photos are, if they moved.")] = None,
+    dtype: Annotated[Precision, typer.Option(help="Stored precision.")] = Precision.float16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos or captions a batch.")] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that decode photos; default: one less than the cores."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compute features of photos (--model) or captions (--text-model) once, and store them for training.
+
+    Photos give a grid of cells from any network of timm, or regions from boxes with the whole photo first;
+    captions give the token states of a Hugging Face encoder.
+    """
+    if (model is None) == (text_model is None):
+        raise CrossAlignError("give either --model (photos) or --text-model (captions)")
+    if boxes is not None and detector is not None:
+        raise CrossAlignError("give either --boxes or --detector, not both")
+    from crossalign.data.collection import Collection
+    from crossalign.data.extract import extract_images, extract_texts
+
+    source = Collection.load(collection, image_root=image_root)
+    shared: dict[str, Any] = {"dtype": dtype.value, "batch_size": batch_size}
+    if text_model is not None:
+        encoder = text_backbone(text_model, max_length, text_layer).to(device_name(device))
+        done = extract_texts(source, out, encoder, **shared)
+    else:
+        assert model is not None
+        changes = {
+            "size": size,
+            "mean": None if mean is None else channels("--mean", mean),
+            "std": None if std is None else channels("--std", std),
+            "interpolation": interpolation and interpolation.value,
+            "resize": resize.value,
+        }
+        network = image_backbone(model, weights, model_args or [], changes, layer, grid or None, global_cell)
+        done = extract_images(
+            source,
+            out,
+            network.to(device_name(device)),
+            boxes=regions(boxes, detector, min_score, max_boxes),
+            workers=max(0, (os.cpu_count() or 1) - 1) if workers is None else workers,
+            **shared,
+        )
+    _report(done, as_json)
+
+
+def _report(done: Extraction, as_json: bool) -> None:
+    store = done.store
+    kind = {"image": "photos", "text": "captions"}[store.manifest["kind"]]
+    result = {
+        "folder": str(store.folder),
+        "kind": store.manifest["kind"],
+        "count": len(store),
+        "units": store.manifest["units"],
+        "dim": store.dim,
+        "dtype": store.dtype.name,
+        "bytes": sum(path.stat().st_size for path in store.folder.iterdir()),
+        "resumed": done.resumed,
+        "dropped_boxes": done.dropped_boxes,
+    }
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    units = "a varying number of units" if store.ragged else f"{store.manifest['units']} units"
+    megabytes = result["bytes"] / 1e6
+    typer.echo(
+        f"{store.folder}: {len(store)} {kind}, {units} of {store.dim} numbers ({store.dtype.name}), "
+        f"{megabytes:.1f} MB"
+    )
+    if done.resumed:
+        typer.echo(f"{done.resumed} of them were there already")
+    if done.dropped_boxes:
+        typer.echo(f"{done.dropped_boxes} boxes left out: nothing of them is visible")
