@@ -60,10 +60,11 @@ class RealUnits:
 def masked_mean(units: Tensor, mask: Tensor | None = None) -> Tensor:
     """Mean ``(B, D)`` over the real units of ``(B, N, D)``; zero where an item has none.
 
-    Padded units have no influence, whatever they hold: they are replaced by zero, not multiplied by it.
+    Padded units have no influence, whatever they hold: they are replaced by zero, not multiplied by it. The
+    sum is at least float32, the mean has the dtype of the units.
     """
     if mask is None:
         return units.mean(dim=1)
     count = mask.sum(dim=1, keepdim=True).clamp(min=1)
-    total = units.masked_fill(~mask.unsqueeze(-1), 0.0).sum(dim=1)
-    return total / count.to(total.dtype)
+    total = at_least_float32(units.masked_fill(~mask.unsqueeze(-1), 0.0)).sum(dim=1)
+    return (total / count).to(units.dtype)

@@ -8,55 +8,64 @@ from torch import Tensor
 from crossalign.errors import CrossAlignError
 from crossalign.masking import at_least_float32
 
-__all__ = ["sinkhorn"]
+__all__ = ["sinkhorn", "sinkhorn_"]
 
 # Scaling factors are bounded by the exponential of the range; float32 ends at exp(88).
 _SAFE_RANGE = 80.0
 
 
-@torch.no_grad()
-def sinkhorn(
-    logits: Tensor, epsilon: float = 0.05, iterations: int = 2, *, rows: Tensor | None = None
-) -> Tensor:
+def sinkhorn(logits: Tensor, epsilon: float = 0.05, iterations: int = 2) -> Tensor:
     """Assign N units to K concepts so that all concepts are used alike (Sinkhorn-Knopp; no gradient).
 
     Starts from ``exp(logits / epsilon)``. An iteration scales every concept to mass 1/K, then every unit to
     mass 1/N. SwAV (Caron et al., NeurIPS 2020), section 3.1.
 
+    Args:
+        logits: ``(N, K)``, any finite values.
+        epsilon: the smaller, the sharper the assignment.
+        iterations: at least 1.
+
+    Returns:
+        ``(N, K)``, at least float32; each row sums to 1.
+
+    Raises:
+        CrossAlignError: ``epsilon`` is not positive or ``iterations`` is less than 1.
+    """
+    return sinkhorn_(at_least_float32(logits.detach()).clone(), epsilon, iterations)
+
+
+@torch.no_grad()
+def sinkhorn_(logits: Tensor, epsilon: float, iterations: int, rows: Tensor | None = None) -> Tensor:
+    """The assignment of :func:`sinkhorn`, with ``logits`` as its working memory.
+
     The assignment always is the exponentiated matrix with its rows and columns scaled by two vectors. So only
-    the vectors are iterated, each by one matrix-vector product, and the assignment is written down once at
-    the end.
+    the vectors are iterated, each by one matrix-vector product, and rows are written down once, at the end.
 
     Args:
-        logits: ``(N, K)``, any finite values: a range too wide for float32 is handled in the logarithmic
-            domain.
+        logits: ``(N, K)`` float32 or float64, overwritten. A range too wide for the exponential is handled in
+            the logarithmic domain.
         epsilon: the smaller, the sharper the assignment.
         iterations: at least 1.
         rows: ``(M,)``, the units whose assignment is wanted, in any order and number; all of them by default.
 
     Returns:
-        ``(N, K)`` or ``(M, K)``, at least float32; each row sums to 1.
-
-    Raises:
-        CrossAlignError: ``epsilon`` is not positive or ``iterations`` is less than 1.
+        ``(N, K)`` or ``(M, K)``.
     """
     if epsilon <= 0:
         raise CrossAlignError(f"epsilon is {epsilon}; give a positive number, usually 0.05")
     if iterations < 1:
         raise CrossAlignError(f"iterations is {iterations}; the assignment needs at least 1, usually 2 or 3")
+    if logits.numel() == 0:
+        return logits if rows is None else logits.index_select(0, rows)
     with torch.autocast(logits.device.type, enabled=False):
-        logits = at_least_float32(logits)
-        if logits.numel() == 0:
-            return logits if rows is None else logits.index_select(0, rows)
         lowest, highest = logits.aminmax()
-        if (highest - lowest).item() / epsilon > _SAFE_RANGE:
-            return _wide_sinkhorn(logits / epsilon, iterations, rows)
-        kernel = (logits - highest).div_(epsilon).exp_()
+        if not (highest - lowest).item() <= _SAFE_RANGE * epsilon:
+            return _wide_sinkhorn(logits.div_(epsilon), iterations, rows)
+        kernel = logits.sub_(highest).div_(epsilon).exp_()
         units = kernel.new_ones(kernel.shape[0])
         for iteration in range(iterations):
             concepts = (units @ kernel).reciprocal_()
-            # Factors are known up to a common one: with the largest at 1 none of them leaves the range of
-            # float32.
+            # Only their relations count: with the largest at 1 no factor leaves the range of float32.
             concepts /= concepts.max()
             if iteration < iterations - 1:
                 units = (kernel @ concepts).reciprocal_()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,11 +59,18 @@ def global_to_local_nce(
         excluded = same_image(real.batch, ids, scores.device).index_select(1, owners)
         negatives = scores.masked_fill(excluded, nothing)
         if hard_negatives is not None and hard_negatives < negatives.shape[1]:
-            negatives = negatives.topk(hard_negatives, dim=1, sorted=False).values
+            negatives = negatives.gather(1, _largest(negatives.detach(), hard_negatives))
         against = negatives.logsumexp(dim=1)
         positives = scores[owners, torch.arange(len(owners), device=scores.device)]
         terms = F.logsigmoid(positives - against[owners])
         return -terms.sum() / max(len(terms), 1)
+
+
+def _largest(values: Tensor, count: int) -> Tensor:
+    """Places ``(B, count)`` of each row's largest values, unordered; on a CPU numpy partitions faster."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.argpartition(values.numpy(), -count, axis=1)[:, -count:])
+    return values.topk(count, dim=1, sorted=False).indices
 
 
 class Context(NamedTuple):

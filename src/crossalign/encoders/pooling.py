@@ -127,7 +127,8 @@ class _RankedSum(torch.autograd.Function):
             shares.scatter_(2, order, weights.to(ordered.dtype).unsqueeze(1).expand_as(ordered))
             grad_units = shares.mul_(grad_output.unsqueeze(2)).transpose(1, 2)
         if ctx.needs_input_grad[1]:
-            grad_weights = torch.bmm(grad_output.unsqueeze(1), ordered).squeeze(1).to(weights.dtype)
+            with torch.autocast(ordered.device.type, enabled=False):
+                grad_weights = torch.bmm(grad_output.unsqueeze(1), ordered).squeeze(1).to(weights.dtype)
         return grad_units, grad_weights, None
 
 

@@ -1,0 +1,83 @@
+"""The alignments as their formulas read, in loops: what tests and benchmarks compare with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def plain_sinkhorn(logits: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Normalise the whole matrix again and again. ``(N, K)`` to ``(N, K)``."""
+    mass = torch.exp((logits - logits.max()) / epsilon)
+    units, concepts = mass.shape
+    for _ in range(iterations):
+        for concept in range(concepts):
+            mass[:, concept] = mass[:, concept] / mass[:, concept].sum() / concepts
+        for unit in range(units):
+            mass[unit] = mass[unit] / mass[unit].sum() / units
+    return mass * units
+
+
+def plain_lca(
+    regions: Tensor,
+    words: Tensor,
+    codebook: Tensor,
+    region_mask: Tensor | None = None,
+    word_mask: Tensor | None = None,
+    *,
+    word_temperature: float = 0.1,
+    epsilon: float = 0.05,
+    iterations: int = 2,
+    symmetric: bool = False,
+) -> Tensor:
+    """Local Concept Alignment, a loop over images and their words."""
+    batch = len(regions)
+    real_regions = [regions[i] if region_mask is None else regions[i][region_mask[i]] for i in range(batch)]
+    real_words = [words[i] if word_mask is None else words[i][word_mask[i]] for i in range(batch)]
+    pairs = [i for i in range(batch) if len(real_regions[i]) and len(real_words[i])]
+    with torch.no_grad():
+        region_targets = plain_sinkhorn(torch.cat(real_regions) @ codebook.T, epsilon, iterations).split(
+            [len(item) for item in real_regions]
+        )
+        used_words = [real_words[i] for i in pairs]
+        word_targets = plain_sinkhorn(torch.cat(used_words) @ codebook.T, epsilon, iterations).split(
+            [len(item) for item in used_words]
+        )
+    total = codebook.new_zeros(())
+    for place, i in enumerate(pairs):
+        image = codebook.new_zeros(())
+        for w, word in enumerate(real_words[i]):
+            r = int((real_regions[i] @ word).argmax())
+            predicted = (codebook @ word / word_temperature).log_softmax(dim=0)
+            term = -(region_targets[i][r] * predicted).sum()
+            if symmetric:
+                predicted = (codebook @ real_regions[i][r] / word_temperature).log_softmax(dim=0)
+                term = (term - (word_targets[place][w] * predicted).sum()) / 2
+            image = image + term
+        total = total + image / len(real_words[i])
+    return total / len(pairs)
+
+
+def plain_nce(
+    queries: Tensor,
+    locals: Tensor,
+    mask: Tensor | None = None,
+    temperature: float = 0.7,
+    hard_negatives: int | None = 512,
+    ids: Tensor | None = None,
+) -> Tensor:
+    """Global-to-local InfoNCE, a loop over images and their locals."""
+    batch = len(queries)
+    real = [locals[i] if mask is None else locals[i][mask[i]] for i in range(batch)]
+    names = list(range(batch)) if ids is None else ids.tolist()
+    terms = []
+    for i in range(batch):
+        scores = [item @ queries[i] / temperature for item in real]
+        negatives = torch.cat(
+            [scores[j] for j in range(batch) if names[j] != names[i]] + [queries.new_zeros(0)]
+        )
+        if hard_negatives is not None and hard_negatives < len(negatives):
+            negatives = negatives.topk(hard_negatives).values
+        for positive in scores[i]:
+            terms.append(-torch.cat([positive.unsqueeze(0), negatives]).log_softmax(dim=0)[0])
+    return torch.stack(terms).mean()
