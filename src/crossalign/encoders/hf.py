@@ -25,13 +25,17 @@ class TextBackboneConfig(Settings):
     """Which encoder and how it is read."""
 
     name: str = Field(
-        description="a local folder, a hub name, or 'package:NAME/FOLDER' for a folder inside an installed package"
+        description="a local folder, a hub name, or 'package:NAME/FOLDER': a folder of an installed package"
     )
-    max_length: int = Field(default=64, gt=2, description="tokens, special ones included; longer texts are cut")
+    max_length: int = Field(
+        default=64, gt=2, description="tokens, special ones included; longer texts are cut"
+    )
     layer: int | None = Field(
         default=None, description="hidden layer whose states are read, 0 the embeddings; none: the last one"
     )
-    weights_sha256: str | None = Field(default=None, description="checksum of the weights; filled in when loaded")
+    weights_sha256: str | None = Field(
+        default=None, description="checksum of the weights; filled in when loaded"
+    )
 
 
 class TextBackbone(nn.Module):
@@ -45,8 +49,8 @@ class TextBackbone(nn.Module):
         mask_token: id that stands for a masked or unknown word.
 
     Raises:
-        CrossAlignError: the package is missing, nothing is found by that name, it is no encoder, it has no such
-            layer, or its weights are others than before.
+        CrossAlignError: the package is missing, nothing is found by that name, it is no encoder, it has no
+            such layer, or its weights are incomplete or others than before.
     """
 
     def __init__(self, config: TextBackboneConfig) -> None:
@@ -55,22 +59,34 @@ class TextBackbone(nn.Module):
         place = _resolve(config.name)
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-            self.network: Any = transformers.AutoModel.from_pretrained(
-                place, trust_remote_code=False, use_safetensors=True
+            self.network: Any
+            self.network, report = transformers.AutoModel.from_pretrained(
+                place, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
         except Exception as error:  # the library raises many kinds, some of them bare
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CrossAlignError(
                 f"text encoder '{config.name}' cannot be loaded ({reason}); give a local folder or a hub name"
             ) from None
+        # Token states need no sentence vector; many weights files lack its layer, which would then be random.
+        if isinstance(getattr(self.network, "pooler", None), nn.Module):
+            self.network.pooler = None
+        lacking = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        if lacking:
+            raise CrossAlignError(
+                f"text encoder '{config.name}': its weights lack {', '.join(lacking[:3])} "
+                f"({len(lacking)} in all); give the folder of a complete encoder"
+            )
         layers = self.network.config.num_hidden_layers
         if config.layer is not None and not 0 <= config.layer <= layers:
-            raise CrossAlignError(f"text encoder '{config.name}': has layers 0 to {layers}, not {config.layer}")
+            raise CrossAlignError(
+                f"text encoder '{config.name}': has layers 0 to {layers}, not {config.layer}"
+            )
         digest = state_digest(self.network.state_dict())
         if config.weights_sha256 not in (None, digest):
             raise CrossAlignError(
-                f"text encoder '{config.name}': not the weights that were used before (their checksum begins with "
-                f"{digest[:12]}, not {str(config.weights_sha256)[:12]}); give the original ones"
+                f"text encoder '{config.name}': not the weights that were used before (their checksum begins "
+                f"with {digest[:12]}, not {str(config.weights_sha256)[:12]}); give the original ones"
             )
         self.config = config.model_copy(update={"weights_sha256": digest})
         self.dim: int = self.network.config.hidden_size
@@ -95,7 +111,10 @@ class TextBackbone(nn.Module):
         """Token states ``(B, W, H)`` of ids ``(B, W)`` with mask ``(B, W)``."""
         inner = self.config.layer is not None
         output = self.network(
-            input_ids=tokens, attention_mask=mask.to(tokens.dtype), output_hidden_states=inner, return_dict=True
+            input_ids=tokens,
+            attention_mask=mask.to(tokens.dtype),
+            output_hidden_states=inner,
+            return_dict=True,
         )
         states: Tensor = output.hidden_states[self.config.layer] if inner else output.last_hidden_state
         return states
@@ -114,7 +133,9 @@ class TextBackbone(nn.Module):
         """Load what :meth:`save` wrote."""
         path = Path(folder) / SETTINGS_FILE
         if not path.is_file():
-            raise CrossAlignError(f"{path}: no such file; the model folder is not complete, save the model again")
+            raise CrossAlignError(
+                f"{path}: no such file; the model folder is not complete, save the model again"
+            )
         config = parse_settings(TextBackboneConfig, read_json(path), str(path))
         return cls(config.model_copy(update={"name": str(folder)}))
 
