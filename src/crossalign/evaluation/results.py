@@ -1,0 +1,228 @@
+"""The result of one evaluation: its metrics, the ranks behind them, and its folder on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crossalign.errors import CrossAlignError
+from crossalign.evaluation.metrics import RankTable
+from crossalign.files import atomic_path, file_digest, read_json, write_json
+
+__all__ = ["RetrievalResult", "ids_digest"]
+
+_FORMAT = "crossalign-retrieval-result"
+_VERSION = 1
+
+
+def ids_digest(ids: Sequence[str]) -> str:
+    """SHA-256 over ids in their order, hexadecimal: equal for equal lists only."""
+    return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Protocol(_Part):
+    folds: int
+    ks: tuple[int, ...]
+
+
+class _Counts(_Part):
+    images: int
+    captions: int
+
+
+class _Bootstrap(_Part):
+    confidence: float
+    resamples: int
+    seed: int
+
+
+class _Digests(_Part):
+    images: str | None
+    captions: str | None
+
+
+class _RanksFile(_Part):
+    file: Literal["ranks.npz"]
+    sha256: str
+
+
+class _Document(_Part):
+    """What results.json holds."""
+
+    format: Literal["crossalign-retrieval-result"]
+    format_version: Literal[1]
+    collection: str
+    split: str
+    model: str
+    command: str
+    protocol: _Protocol
+    counts: _Counts
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    bootstrap: _Bootstrap
+    digests: _Digests
+    ranks: _RanksFile
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalResult:
+    """One evaluation of one model on one split.
+
+    Attributes:
+        table: the ranks of all queries and the protocol.
+        intervals: for every metric the ends of its bootstrap interval over images.
+        confidence, resamples, seed: of the bootstrap.
+        collection, split: what was evaluated, by name.
+        model: the model's fingerprint.
+        command: the command line that made the result.
+        image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known.
+        source: where the result was read from; not saved.
+    """
+
+    table: RankTable
+    intervals: dict[str, tuple[float, float]]
+    confidence: float
+    resamples: int
+    seed: int
+    collection: str = ""
+    split: str = ""
+    model: str = ""
+    command: str = ""
+    image_digest: str | None = None
+    caption_digest: str | None = None
+    source: str = ""
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """Every metric by name: recalls in percent, median and mean ranks, ``rsum``."""
+        return self.table.metrics()
+
+    @property
+    def protocol(self) -> str:
+        """The protocol in words: ``full``, or ``mean of 5 folds``."""
+        return "full" if self.table.folds == 1 else f"mean of {self.table.folds} folds"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``results.json`` tells, for machines, less the file of ranks."""
+        return {
+            "format": _FORMAT,
+            "format_version": _VERSION,
+            "collection": self.collection,
+            "split": self.split,
+            "model": self.model,
+            "command": self.command,
+            "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
+            "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},
+            "metrics": self.metrics,
+            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
+            "bootstrap": {"confidence": self.confidence, "resamples": self.resamples, "seed": self.seed},
+            "digests": {"images": self.image_digest, "captions": self.caption_digest},
+        }
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+        """Write ``ranks.npz`` and then ``results.json`` into ``folder``; the latter's presence means a whole
+        result.
+
+        Raises:
+            CrossAlignError: the folder holds a result and ``overwrite`` is false.
+        """
+        folder = Path(folder)
+        document, ranks = folder / "results.json", folder / "ranks.npz"
+        if document.exists() and not overwrite:
+            raise CrossAlignError(
+                f"{document}: already exists; remove it, allow overwriting or choose another folder"
+            )
+        document.unlink(missing_ok=True)
+        with atomic_path(ranks) as temporary, temporary.open("wb") as file:
+            np.savez(file, i2t=self.table.i2t, t2i=self.table.t2i, image_of_text=self.table.image_of_text)
+        write_json(document, self.to_dict() | {"ranks": {"file": ranks.name, "sha256": file_digest(ranks)}})
+
+    @classmethod
+    def load(cls, path: str | Path) -> RetrievalResult:
+        """Read a result from its folder, or from the ``results.json`` in it.
+
+        Raises:
+            CrossAlignError: nothing there, another format or version, or a file that is damaged.
+        """
+        path = Path(path)
+        folder = path.parent if path.name == "results.json" else path
+        document = _read_document(folder)
+        table = _read_ranks(folder / document.ranks.file, document)
+        return cls(
+            table=table,
+            intervals=document.intervals,
+            confidence=document.bootstrap.confidence,
+            resamples=document.bootstrap.resamples,
+            seed=document.bootstrap.seed,
+            collection=document.collection,
+            split=document.split,
+            model=document.model,
+            command=document.command,
+            image_digest=document.digests.images,
+            caption_digest=document.digests.captions,
+            source=str(path),
+        )
+
+
+def _read_document(folder: Path) -> _Document:
+    path = folder / "results.json"
+    if not path.exists():
+        raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+        raise CrossAlignError(
+            f"{path}: not a retrieval result of crossalign; pass a folder that 'evaluate' wrote"
+        )
+    if content.get("format_version") != _VERSION:
+        raise CrossAlignError(
+            f"{path}: format version {content.get('format_version')!r}, this crossalign reads {_VERSION};"
+            " evaluate again or use the version that wrote it"
+        )
+    try:
+        return _Document.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise CrossAlignError(f"{path}: damaged at '{place}' ({first['msg']}); evaluate again") from None
+
+
+def _read_ranks(path: Path, document: _Document) -> RankTable:
+    if not path.exists():
+        raise CrossAlignError(f"{path}: no such file, but results.json beside it needs it; evaluate again")
+    if file_digest(path) != document.ranks.sha256:
+        raise CrossAlignError(f"{path}: damaged, its checksum is not the one in results.json; evaluate again")
+    counts, protocol = document.counts, document.protocol
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            i2t, t2i, owner = arrays["i2t"], arrays["t2i"], arrays["image_of_text"]
+        table = RankTable(i2t, t2i, owner, protocol.folds, protocol.ks)
+        whole = (len(i2t), len(t2i)) == (counts.images, counts.captions) and _agree(
+            table.metrics(), document.metrics
+        )
+        whole = whole and set(document.intervals) == set(table.names)
+    except (OSError, ValueError, KeyError, BadZipFile, CrossAlignError):
+        whole = False
+    if not whole:
+        raise CrossAlignError(f"{path}: does not fit results.json beside it; evaluate again")
+    return table
+
+
+def _agree(computed: dict[str, float], written: dict[str, float]) -> bool:
+    """Whether metrics are the same but for last digits, which depend on the machine's order of summation."""
+    return set(computed) == set(written) and all(
+        math.isclose(computed[name], written[name], rel_tol=1e-9, abs_tol=1e-9) for name in computed
+    )
