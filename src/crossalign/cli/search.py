@@ -1,0 +1,92 @@
+"""``crossalign search``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    index: Annotated[Path, typer.Argument(help="Folder of the index.")],
+    text: Annotated[str | None, typer.Argument(help="What the photo should show, in words.")] = None,
+    image: Annotated[
+        Path | None, typer.Option("--image", "-i", help="Search with this picture instead.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="Photos wanted.")] = 10,
+    folder: Annotated[
+        str, typer.Option("--folder", help="Only photos in this folder of the photo folder.")
+    ] = "",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every photo instead of walking the index's graph.")
+    ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="Write the hits as a picture, such as hits.png.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Where the model is now, if it has moved since indexing.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda ...")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Find photos by words or by a picture."""
+    import json
+    import time
+
+    from crossalign.data.photos import open_photo
+    from crossalign.errors import CrossAlignError
+    from crossalign.search import SearchEngine, contact_sheet, save_contact_sheet
+
+    if (text is None) == (image is None):
+        raise CrossAlignError(
+            'give words, or a picture with --image: crossalign search INDEX "a dog on the beach"'
+        )
+    if text is not None and not text.strip():
+        raise CrossAlignError("the query is empty; give some words")
+    if k < 1:
+        raise CrossAlignError(f"-k is {k}; ask for at least one photo")
+    with SearchEngine.open(index, model, device=device) as engine:
+        count, complete = engine.count, engine.complete
+        if not count:
+            raise CrossAlignError(
+                f"{index}: the index holds no photos; "
+                f"run: crossalign index {engine.manifest.model or 'MODEL'} {engine.photos} --out {index}"
+            )
+        begin = time.perf_counter()
+        query = engine.encode_text(text) if text is not None else engine.encode_image(image or Path())
+        encoded = time.perf_counter()
+        hits = engine.search(query, k, exact=exact, folder=folder)
+        searched = time.perf_counter()
+    if not complete:
+        typer.echo(
+            "crossalign: the last 'crossalign index' did not finish: run it again to find all photos",
+            err=True,
+        )
+    if sheet is not None:
+        note = f"{len(hits)} of {count:,} photos in {engine.photos.name}" + (f"/{folder}" if folder else "")
+        shown = text if text is not None else open_photo(image or Path())
+        save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
+    if as_json:
+        document = {
+            "index": str(index),
+            "query": {"text": text} if text is not None else {"image": str(image)},
+            "k": k,
+            "exact": exact,
+            "folder": folder,
+            "photos": count,
+            "complete": complete,
+            "seconds": {"encode": encoded - begin, "search": searched - encoded},
+            "hits": [hit.as_dict() for hit in hits],
+            "sheet": str(sheet) if sheet is not None else None,
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
+        return
+    for hit in hits:
+        typer.echo(f"{hit.rank:>4}  {hit.score:8.4f}  {hit.file}" + ("  (missing)" if hit.missing else ""))
+    if not hits:
+        typer.echo(f"no photos in '{folder}'")
+    if sheet is not None:
+        typer.echo(f"sheet: {sheet}")

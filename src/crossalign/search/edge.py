@@ -1,0 +1,251 @@
+"""A vector store inside this process, on Qdrant Edge."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossalign.errors import CrossAlignError, missing_extra
+from crossalign.search.store import StoreHit, StoreRecord
+
+try:
+    import qdrant_edge as edge
+except ModuleNotFoundError:
+    raise missing_extra("qdrant-edge-py", "search", "searching photos") from None
+
+__all__ = ["EdgeStore"]
+
+_NAMESPACE = uuid.UUID("6e1c6bb4-58a3-5d0c-9a55-0a0f4b1d7f5e")
+_PAGE = 4096
+# Comparing a query with this much vector data (10,000 vectors of width 256) takes under a millisecond.
+_EXACT_KILOBYTES = 10_000
+_GRAPH_EDGES = 24
+_BUILD_CANDIDATES = 200
+_SEARCH_CANDIDATES = 128
+
+
+class EdgeStore:
+    """A :class:`~crossalign.search.store.VectorStore` in a folder of its own.
+
+    Every view of an item is a point of its own: a graph over single vectors is several times faster and more
+    accurate than one over sets of vectors. The points of an item are always written by one logged operation.
+    """
+
+    def __init__(self, shard: Any, folder: Path, dim: int, views: int) -> None:
+        self._shard = shard
+        self._folder = folder
+        self._count: int | None = None
+        self.dim = dim
+        self.views = views
+
+    @classmethod
+    def create(
+        cls, folder: str | Path, dim: int, views: int = 1, *, exact_kilobytes: int = _EXACT_KILOBYTES
+    ) -> EdgeStore:
+        """Make an empty store for items of ``views`` vectors of width ``dim`` in a folder that holds none.
+
+        Args:
+            folder: place of the store.
+            dim: D, width of a vector.
+            views: V, vectors an item.
+            exact_kilobytes: with less vector data than this, every search compares all of it.
+        """
+        folder = Path(folder)
+        config = edge.EdgeConfig(
+            vectors=edge.EdgeVectorParams(
+                dim,
+                edge.Distance.Dot,
+                hnsw_config=edge.HnswIndexConfig(_GRAPH_EDGES, _BUILD_CANDIDATES, exact_kilobytes),
+            ),
+            # One large segment: a query then walks one graph.
+            optimizers=edge.EdgeOptimizersConfig(
+                indexing_threshold=exact_kilobytes, default_segment_number=1
+            ),
+        )
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            shard = edge.EdgeShard.create(str(folder), config)
+            prefixes = edge.KeywordIndexParams(prefix=True, enable_hnsw=False)
+            shard.update(edge.UpdateOperation.create_field_index("id", prefixes))
+            shard.flush()
+        return cls(shard, folder, dim, views)
+
+    @classmethod
+    def open(cls, folder: str | Path, dim: int, views: int = 1) -> EdgeStore:
+        """Open a store made by :meth:`create`.
+
+        Raises:
+            CrossAlignError: it is missing or damaged.
+        """
+        folder = Path(folder)
+        with _told(folder):
+            return cls(edge.EdgeShard.load(str(folder)), folder, dim, views)
+
+    def upsert(self, ids: Sequence[str], vectors: np.ndarray, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Write items; one with the same id is replaced."""
+        table = np.asarray(vectors, dtype=np.float32).reshape(len(ids), self.views, self.dim)
+        points = [
+            edge.Point(_point(item, view), vector.tolist(), {**payload, "id": item, "view": view})
+            for item, views, payload in zip(ids, table, payloads, strict=True)
+            for view, vector in enumerate(views)
+        ]
+        self._count = None
+        if points:
+            with _told(self._folder):
+                self._shard.update(edge.UpdateOperation.upsert_points(points))
+
+    def update_payloads(self, payloads: Mapping[str, Mapping[str, Any]]) -> None:
+        """Overwrite the given payload keys of items, by id."""
+        with _told(self._folder):
+            for item, payload in payloads.items():
+                self._shard.update(edge.UpdateOperation.set_payload(self._points([item]), dict(payload)))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove items; ids that are not there are no error."""
+        self._count = None
+        if ids:
+            with _told(self._folder):
+                self._shard.update(edge.UpdateOperation.delete_points(self._points(ids)))
+
+    def fetch(self, ids: Sequence[str]) -> dict[str, StoreRecord]:
+        """The items with these ids, with vectors."""
+        with _told(self._folder):
+            records = self._shard.retrieve(self._points(sorted(set(ids))), True, True) if ids else []
+        vectors: dict[str, list[Any]] = {}
+        payloads: dict[str, dict[str, Any]] = {}
+        for record in sorted(records, key=lambda record: record.payload["view"]):
+            payload = _without_keys(record.payload)
+            vectors.setdefault(record.payload["id"], []).append(record.vector)
+            payloads[record.payload["id"]] = payload
+        return {
+            item: StoreRecord(item, payloads[item], np.asarray(views, dtype=np.float32))
+            for item, views in vectors.items()
+        }
+
+    def scroll(self) -> Iterator[StoreRecord]:
+        """Every item, without vectors."""
+        first_views = edge.Filter(must=[edge.FieldCondition(key="view", match=edge.MatchValue(0))])
+        offset = None
+        while True:
+            request = edge.ScrollRequest(
+                offset=offset, limit=_PAGE, filter=first_views, with_payload=True, with_vector=False
+            )
+            with _told(self._folder):
+                records, offset = self._shard.scroll(request)
+            for record in records:
+                yield StoreRecord(record.payload["id"], _without_keys(record.payload))
+            if offset is None:
+                return
+
+    def search(self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "") -> list[StoreHit]:
+        """The ``k`` best items for ``(Q, D)`` queries."""
+        rows = np.asarray(queries, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.dim:
+            raise ValueError(f"queries must be (Q, {self.dim}), not {rows.shape}")
+        k = min(k, self.count())
+        if k < 1:
+            return []
+        # The best view of the item on rank k has at most all views of the k - 1 items before it ahead of it.
+        limit = (k - 1) * self.views + 1
+        parameters = edge.SearchParams(hnsw_ef=max(_SEARCH_CANDIDATES, 2 * limit), exact=exact)
+        within = (
+            edge.Filter(must=[edge.FieldCondition(key="id", match=edge.MatchPrefix(prefix))])
+            if prefix
+            else None
+        )
+        requests = [
+            edge.QueryRequest(
+                limit,
+                query=edge.Query.Nearest(row.tolist()),
+                with_payload=True,
+                filter=within,
+                params=parameters,
+            )
+            for row in rows
+        ]
+        with _told(self._folder):
+            if len(requests) == 1:
+                answers = [self._shard.query(requests[0])]
+            else:
+                answers = self._shard.query_batch(edge.QueryBatchRequest(requests))
+        best: dict[str, StoreHit] = {}
+        for answer in answers:
+            for point in answer:
+                item = point.payload["id"]
+                if item not in best or point.score > best[item].score:
+                    best[item] = StoreHit(item, float(point.score), _without_keys(point.payload))
+        return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
+
+    def count(self) -> int:
+        """Number of items."""
+        if self._count is None:
+            with _told(self._folder):
+                self._count = self._shard.count(edge.CountRequest(exact=True)) // self.views
+        return self._count
+
+    def verify(self, count: int) -> None:
+        """Raise CrossAlignError unless there are ``count`` items and each can be found by a search."""
+        points = count * self.views
+        with _told(self._folder):
+            request = edge.QueryRequest(
+                points + 1,
+                query=edge.Query.Nearest([0.0] * self.dim),
+                with_payload=False,
+                params=edge.SearchParams(exact=True),
+            )
+            # The count and the scan read different files: a lost vector file leaves the count as it was.
+            found = min(len(self._shard.query(request)), self._shard.count(edge.CountRequest(exact=True)))
+        if found != points:
+            raise CrossAlignError(
+                f"{self._folder}: damaged, {found} of {points} embeddings are there; "
+                "build the index again with 'crossalign index --rebuild'"
+            )
+
+    def optimize(self) -> None:
+        """Bring the approximate index up to date and give back the room of deleted items."""
+        with _told(self._folder):
+            self._shard.optimize()
+
+    def flush(self) -> None:
+        """Write everything through to the disk."""
+        with _told(self._folder):
+            self._shard.flush()
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        with _told(self._folder):
+            self._shard.close()
+
+    def _points(self, ids: Sequence[str]) -> list[edge.PointId]:
+        return [_point(item, view) for item in ids for view in range(self.views)]
+
+
+def _point(item: str, view: int) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{view}:{item}"))
+
+
+def _without_keys(payload: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in payload.items() if key not in ("id", "view")}
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn the engine's errors into one line that names the place."""
+    try:
+        yield
+    except (CrossAlignError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # A panic of the engine arrives as PanicException, which is no Exception.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())
+        raise CrossAlignError(
+            f"{folder}: the vector store failed ({reason}); "
+            "if it is damaged, build the index again with 'crossalign index --rebuild'"
+        ) from error

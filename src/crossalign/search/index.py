@@ -1,0 +1,223 @@
+"""An index: a folder that holds the embeddings of another folder's photos and follows its changes."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from crossalign.errors import CrossAlignError
+from crossalign.search.edge import EdgeStore
+from crossalign.search.lock import LOCK_FILE, IndexLock
+from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
+from crossalign.search.models import EmbeddingModel, embed_images, load_model, model_name
+from crossalign.search.scan import PHOTO_SUFFIXES, Failure, Scan, scan_photos
+from crossalign.search.update import StoreUpdate, plan_update
+
+__all__ = ["IndexSummary", "default_index", "update_index"]
+
+# A rebuild grows beside the index under this description; renaming it to index.json is the swap.
+REBUILD_FILE = "rebuild.json"
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """What one run did, in photos; ``photos`` is how many the index holds now."""
+
+    index: str
+    folder: str
+    model: str | None
+    fingerprint: str
+    photos: int
+    added: int
+    changed: int
+    renamed: int
+    removed: int
+    unchanged: int
+    failed: int
+    failures: tuple[Failure, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def default_index(folder: str | Path) -> Path:
+    """Where the index of a photo folder goes if nothing else is said: beside it, as ``FOLDER.index``."""
+    folder = Path(folder).resolve()
+    return folder.with_name(f"{folder.name}.index")
+
+
+def update_index(
+    model: EmbeddingModel | str | Path,
+    folder: str | Path,
+    index: str | Path | None = None,
+    *,
+    rebuild: bool = False,
+    batch_size: int = 32,
+    device: str = "auto",
+    progress: bool = False,
+) -> IndexSummary:
+    """Make the index of a photo folder, or bring it up to date: only what is new, changed or gone is touched.
+
+    May be killed at any moment: the index stays usable, and the next run finishes. Photos that cannot be read
+    are left out and listed in the summary.
+
+    Args:
+        model: a model, its folder, or its Hub name.
+        folder: photos, in any depth.
+        index: folder of the index, :func:`default_index` if left out.
+        rebuild: embed everything anew beside the present index, then swap; takes another model or folder.
+        batch_size: photos a step.
+        device: where a model that is loaded here runs.
+        progress: show a bar.
+
+    Raises:
+        CrossAlignError: no photos, a model or a folder other than the index has, an index in use or damaged.
+    """
+    photos = Path(folder).resolve()
+    place = default_index(photos) if index is None else Path(index).resolve()
+    _check_places(photos, place)
+    found = scan_photos(photos, skip=place)
+    if not found.files and not found.failures:
+        raise CrossAlignError(
+            f"{photos}: no photos found ({' '.join(sorted(PHOTO_SUFFIXES))}); an index of it is left as it is"
+        )
+    place.mkdir(parents=True, exist_ok=True)
+    with IndexLock(place, "crossalign index"):
+        _remove_leftovers(place)
+        path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
+        # Read before the model is loaded: what is wrong here should be said at once.
+        manifest = _present(path, photos, rebuild)
+        name = model_name(model)
+        model = load_model(model, device)
+        fingerprint = model.fingerprint
+        manifest = _matching(manifest, fingerprint, place, rebuild)
+        if manifest is None:
+            manifest, store = _start(path, photos, name, model, fingerprint)
+        else:
+            store = EdgeStore.open(place / manifest.store, manifest.dim, manifest.views)
+        try:
+            if manifest.complete:
+                store.verify(manifest.count)
+            manifest = manifest.model_copy(update={"model": name, "photos": str(photos)})
+            plan = plan_update(store, found)
+            update = StoreUpdate(store, model, photos, plan, batch_size=batch_size)
+            if not (plan.empty and manifest.complete):
+                write_manifest(path, manifest.model_copy(update={"complete": False}))
+                update.run(progress)
+            count = store.count()
+        finally:
+            store.close()
+        write_manifest(path, manifest.model_copy(update={"complete": True, "count": count}))
+        if rebuild:
+            path.replace(place / MANIFEST_FILE)
+        _remove_leftovers(place)
+    return _summary(place, manifest, count, found, update)
+
+
+def _check_places(photos: Path, place: Path) -> None:
+    if not photos.is_dir():
+        raise CrossAlignError(f"{photos}: no such folder of photos")
+    if place == photos:
+        raise CrossAlignError(f"{place}: the index cannot be the photo folder itself; give another --out")
+    if place.exists():
+        if not place.is_dir():
+            raise CrossAlignError(f"{place}: a file is in the way of the index; give another --out")
+        own = {LOCK_FILE, MANIFEST_FILE, REBUILD_FILE}
+        for entry in place.iterdir():
+            if entry.name not in own and not entry.name.startswith(("store-", ".")):
+                raise CrossAlignError(f"{place}: holds other things ('{entry.name}'); give another --out")
+
+
+def _present(path: Path, photos: Path, rebuild: bool) -> Manifest | None:
+    """The description that this run continues, if there is one."""
+    if not path.exists():
+        return None
+    try:
+        manifest = read_manifest(path)
+    except CrossAlignError:
+        if rebuild:
+            return None
+        raise
+    # A folder that is no longer where it was has been moved here; one that still is there is another folder.
+    if manifest.photos == str(photos) or not Path(manifest.photos).is_dir():
+        return manifest
+    if rebuild:
+        return None
+    raise CrossAlignError(
+        f"{path.parent}: holds the photos of {manifest.photos}; give another --out, or replace it: --rebuild"
+    )
+
+
+def _matching(manifest: Manifest | None, fingerprint: str, place: Path, rebuild: bool) -> Manifest | None:
+    """The description if it is of this model."""
+    if manifest is None or manifest.fingerprint == fingerprint:
+        return manifest
+    if rebuild:
+        return None
+    raise CrossAlignError(
+        f"{place}: built with another model ({manifest.model or 'given as an object'}, "
+        f"fingerprint {manifest.fingerprint[:12]}, this one is {fingerprint[:12]}); "
+        "embeddings of two models cannot be mixed: run the same command with --rebuild"
+    )
+
+
+def _start(
+    path: Path, photos: Path, name: str | None, model: EmbeddingModel, fingerprint: str
+) -> tuple[Manifest, EdgeStore]:
+    """An empty store and its description. The store comes first, so that no description is without one."""
+    _, views, dim = embed_images(model, [Image.new("RGB", (64, 64))]).shape
+    folder = f"store-{secrets.token_hex(4)}"
+    manifest = Manifest(
+        model=name,
+        fingerprint=fingerprint,
+        dim=dim,
+        views=views,
+        photos=str(photos),
+        store=folder,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    store = EdgeStore.create(path.parent / folder, dim, views)
+    write_manifest(path, manifest)
+    return manifest, store
+
+
+def _summary(place: Path, manifest: Manifest, count: int, found: Scan, update: StoreUpdate) -> IndexSummary:
+    counts = update.counts
+    failures = tuple(found.failures + update.failures)
+    touched = counts["added"] + counts["changed"] + counts["renamed"] + len(update.failures)
+    return IndexSummary(
+        index=str(place),
+        folder=manifest.photos,
+        model=manifest.model,
+        fingerprint=manifest.fingerprint,
+        photos=count,
+        added=counts["added"],
+        changed=counts["changed"],
+        renamed=counts["renamed"],
+        removed=counts["removed"],
+        unchanged=len(found.files) - touched,
+        failed=len(failures),
+        failures=failures,
+    )
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Delete stores that no description names: of runs killed while starting one, and of replaced indexes."""
+    named: set[str] = set()
+    for path in (place / MANIFEST_FILE, place / REBUILD_FILE):
+        if path.exists():
+            try:
+                named.add(read_manifest(path).store)
+            except CrossAlignError:
+                # A damaged description may have named any of them.
+                return
+    for store in place.glob("store-*"):
+        if store.name not in named:
+            shutil.rmtree(store)

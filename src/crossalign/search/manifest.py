@@ -1,0 +1,69 @@
+"""What an index says about itself: its model, its photos, its store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from crossalign.errors import CrossAlignError
+from crossalign.files import read_json, write_json
+from crossalign.settings import Settings, parse_settings
+
+__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "Manifest", "read_manifest", "write_manifest"]
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "index.json"
+
+
+class Manifest(Settings):
+    """Content of ``index.json``; it names the store's folder: replacing this file replaces the index."""
+
+    kind: Literal["crossalign-index"] = "crossalign-index"
+    format_version: int = FORMAT_VERSION
+    model: str | None = Field(
+        description="folder or Hub name of the model; null where it was given as an object"
+    )
+    fingerprint: str = Field(
+        description="the model's fingerprint: embeddings of another one cannot be compared"
+    )
+    dim: int = Field(gt=0, description="D, width of an embedding")
+    views: int = Field(gt=0, description="V, embeddings a photo")
+    photos: str = Field(description="the photo folder, absolute")
+    store: str = Field(pattern=r"^store-[0-9a-f]+$", description="folder of the vectors, within the index")
+    created: str = Field(description="when the store was made")
+    complete: bool = Field(
+        default=False, description="false while an update runs, and after one that was cut off"
+    )
+    count: int = Field(default=0, ge=0, description="photos in the store, valid when complete")
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read an index's description.
+
+    Raises:
+        CrossAlignError: it is missing, damaged or of another format.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CrossAlignError(
+            f"{path.parent}: no index here ({path.name} is missing); make one: crossalign index MODEL FOLDER "
+            f"--out {path.parent}"
+        )
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("kind") != "crossalign-index":
+            raise CrossAlignError(f"{path}: not the description of an index")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise CrossAlignError(
+                f"{path}: format {content.get('format_version')}, this version reads {FORMAT_VERSION}"
+            )
+        return parse_settings(Manifest, content, str(path))
+    except CrossAlignError as error:
+        raise CrossAlignError(f"{error}; build the index again with 'crossalign index --rebuild'") from None
+
+
+def write_manifest(path: str | Path, manifest: Manifest) -> None:
+    """Write an index's description, whole or not at all."""
+    write_json(path, manifest.model_dump(mode="json"))
