@@ -244,7 +244,7 @@ def test_killed_writer_resumes_to_the_same_bytes(tmp_path: Path) -> None:
         for _ in range(written + 1):
             process.stdout.readline()
         process.kill()
-        process.wait()
+        process.communicate()
         with pytest.raises(CrossAlignError, match="unfinished"):
             FeatureStore.open(folder)
     resumed = ragged_writer(folder)
@@ -264,7 +264,7 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
             ragged_writer(tmp_path / "store")
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def _sum_of_batch(store: FeatureStore) -> float:

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from crossalign.data.feature_layout import BOXES, FEATURES, IDS, OFFSETS, Layout
 from crossalign.errors import CrossAlignError
@@ -79,22 +80,23 @@ class FeatureStore:
         return {name: position for position, name in enumerate(self.ids)}
 
     @cached_property
-    def _features(self) -> npt.NDArray[Any]:
+    def _features(self) -> Tensor:
         return self._map(FEATURES, self.dtype, self.dim)
 
     @cached_property
-    def _boxes(self) -> npt.NDArray[Any]:
+    def _boxes(self) -> Tensor:
         return self._map(BOXES, np.dtype("<f4"), 4)
 
     @cached_property
     def _offsets(self) -> npt.NDArray[np.int64]:
         return np.asarray(np.load(self.folder / OFFSETS, mmap_mode="r", allow_pickle=False))
 
-    def _map(self, name: str, dtype: np.dtype, width: int) -> npt.NDArray[Any]:
+    def _map(self, name: str, dtype: np.dtype, width: int) -> Tensor:
         units = self.layout.total_units(self.folder)
         if units == 0:
-            return np.zeros((0, width), dtype)  # an empty file cannot be mapped
-        return np.asarray(np.memmap(self.folder / name, dtype, mode="r", shape=(units, width)))
+            return torch.empty(0, width)  # an empty file cannot be mapped
+        # A private mapping: PyTorch wants to be allowed to write, and nothing written could reach the file.
+        return torch.from_numpy(np.memmap(self.folder / name, dtype, mode="c", shape=(units, width)))
 
     def index(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Positions ``(len(ids),)`` of ids, which may repeat.
@@ -129,10 +131,11 @@ class FeatureStore:
         counts = self.unit_counts(chosen)
         width = int(counts.max(initial=0))
         starts = self._offsets[chosen] if self.layout.units is None else chosen * self.layout.units
+        mask = np.arange(width) < counts[:, None]
         return FeatureBatch(
-            features=_gather(self._features, starts, counts, width),
-            mask=np.arange(width) < counts[:, None],
-            boxes=_gather(self._boxes, starts, counts, width) if self.layout.boxes else None,
+            features=_gather_features(self._features, starts, counts, width),
+            mask=mask,
+            boxes=_gather_boxes(self._boxes, starts, mask) if self.layout.boxes else None,
         )
 
     def _checked(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -144,11 +147,24 @@ class FeatureStore:
         return chosen
 
 
-def _gather(
-    rows: npt.NDArray[Any], starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], width: int
+def _gather_features(
+    rows: Tensor, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], width: int
 ) -> npt.NDArray[np.float32]:
-    gathered = np.zeros((len(starts), width, rows.shape[1]), rows.dtype)
-    for target, start, count in zip(gathered, starts.tolist(), counts.tolist(), strict=True):
-        target[:count] = rows[start : start + count]
-    # PyTorch widens float16 several times faster than NumPy does.
-    return torch.from_numpy(gathered.astype(rows.dtype.newbyteorder("="), copy=False)).float().numpy()
+    # NumPy asks for huge pages, which makes fresh memory several times cheaper; PyTorch widens float16 several
+    # times faster, and id by id it needs no second copy.
+    gathered = np.empty((len(starts), width, rows.shape[1]), np.float32)
+    targets = torch.from_numpy(gathered).unbind(0)
+    for target, start, count in zip(targets, starts.tolist(), counts.tolist(), strict=True):
+        if count < width:
+            target[count:].zero_()
+            target = target[:count]
+        target.copy_(rows[start : start + count])
+    return gathered
+
+
+def _gather_boxes(
+    rows: Tensor, starts: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float32]:
+    # Boxes are too small for a copy each: rows beyond an id's own are read too, and then cleared.
+    places = starts[:, None] + np.arange(mask.shape[1])
+    return rows.numpy()[np.where(mask, places, 0)] * mask[:, :, None]
