@@ -24,9 +24,9 @@ DIM = 3 * SIDE * SIDE
 
 
 class ColourModel:
-    """Unit-norm embeddings of 4 x 4 thumbnails, times ``scale``; with views, the picture at several brightnesses.
+    """Unit-norm embeddings of 4 x 4 thumbnails, times ``scale``; views are several brightnesses.
 
-    ``encoded`` counts the photos embedded so far, without the one picture of 64 x 64 that finds out the shape.
+    ``encoded`` counts the photos embedded so far, without the picture of 64 x 64 that tells the shape.
     """
 
     def __init__(

@@ -94,9 +94,14 @@ def test_killed_update(killed: Path, position: int, tmp_path: Path) -> None:
             np.testing.assert_array_equal(vectors, of_digest[digest])
         digests = [digest for digest, _ in before.values()]
         assert len(set(digests)) == len(digests)
+        manifest = read_manifest(place / "index" / "index.json")
         if kind == "rebuild":
-            assert read_manifest(place / "index" / "index.json").complete
-            assert sorted(before) == sorted(killed_updates.NAMES)
+            # The old index until the swap, the new one after it; never something in between.
+            assert manifest.complete
+            assert len(before) == manifest.count
+            swapped = MOMENTS[position] == "rebuild:replace:after:4"
+            assert (manifest.fingerprint == killed_updates.model("rebuild").fingerprint) == swapped
+            assert (sorted(before) == sorted(killed_updates.NAMES)) != swapped
     else:
         assert kind == "first"
         with pytest.raises(CrossAlignError, match="no index here"):

@@ -67,6 +67,7 @@ def command(
         )
     if sheet is not None:
         note = f"{len(hits)} of {count:,} photos in {engine.photos.name}" + (f"/{folder}" if folder else "")
+        note += f" · {image.name}" if image is not None else ""
         shown = text if text is not None else open_photo(image or Path())
         save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
     if as_json:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -112,11 +113,18 @@ def _draw_hit(sheet: Image.Image, hit: Hit, x: int, y: int) -> None:
     bold, plain = _font(15, rank), _font(15, hit.file)
     middle = y + height + _LINE
     badge = max(24, int(bold.getlength(rank)) + 14)
-    draw.rounded_rectangle((x, middle - 12, x + badge, middle + 12), 12, _BADGE)
+    sheet.paste(_BADGE, (x, middle - 12, x + badge, middle + 12), _pill(badge, 24))
     draw.text((x + badge / 2, middle), rank, _PAPER, bold, anchor="mm")
     draw.text((x + width, middle), score, _QUIET, _font(15, score), anchor="rm")
     room = width - badge - 8 - int(plain.getlength(score)) - 12
     draw.text((x + badge + 8, middle), _shortened(Path(hit.file).name, plain, room), _INK, plain, anchor="lm")
+
+
+def _pill(width: int, height: int) -> Image.Image:
+    """Mask of a shape with round ends, drawn large and reduced so that its edge is smooth."""
+    large = Image.new("L", (4 * width, 4 * height))
+    ImageDraw.Draw(large).rounded_rectangle((0, 0, 4 * width - 1, 4 * height - 1), 2 * height, 255)
+    return large.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _photo(path: Path) -> Image.Image | None:
@@ -144,29 +152,39 @@ def _font(size: int, text: str) -> Font:
     return ImageFont.load_default(size)
 
 
-def _wrapped(text: str, font: Font, width: int, *, limit: int) -> list[str]:
+def _wrapped(text: str, font: Font, width: float, *, limit: int) -> list[str]:
     """Lines no wider than ``width``; what does not fit in ``limit`` lines ends in an ellipsis."""
     lines: list[str] = []
     rest = " ".join(text.split())
     while rest:
-        end = len(rest)
-        while font.getlength(rest[:end]) > width and end > 1:
-            space = rest.rfind(" ", 1, end)
-            end = space if space > 0 else end - 1
-        if len(lines) == limit - 1 and end < len(rest):
-            return [*lines, _shortened(rest, font, width, keep_end=False)]
+        end = _line_end(rest, font, width)
+        if end < len(rest):
+            if len(lines) == limit - 1:
+                return [*lines, _shortened(rest, font, width, keep_end=False)]
+            space = rest.rfind(" ", 1, end + 1)
+            end = space if space > 0 else end
         lines.append(rest[:end])
         rest = rest[end:].lstrip()
     return lines
 
 
+def _line_end(text: str, font: Font, width: float) -> int:
+    """How many letters fit on a line, at least one."""
+    return max(1, _most(len(text), lambda length: font.getlength(text[:length]) <= width))
+
+
 def _shortened(text: str, font: Font, width: float, *, keep_end: bool = True) -> str:
     """The text if it fits; otherwise with its middle (or its end) left out."""
+
+    def cut(kept: int) -> str:
+        tail = kept // 2 if keep_end else 0
+        return f"{text[: kept - tail]}…{text[len(text) - tail :]}"
+
     if font.getlength(text) <= width:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        tail = kept // 2 if keep_end else 0
-        candidate = f"{text[: kept - tail]}…{text[len(text) - tail :]}"
-        if font.getlength(candidate) <= width:
-            return candidate
-    return "…"
+    return cut(_most(len(text) - 1, lambda kept: font.getlength(cut(kept)) <= width))
+
+
+def _most(largest: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to ``largest`` that fits, where every smaller one does too; 0 if none."""
+    return bisect_right(range(1, largest + 1), False, key=lambda number: not fits(number))

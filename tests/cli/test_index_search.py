@@ -1,0 +1,215 @@
+"""``crossalign index`` and ``crossalign search`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from crossalign.cli.main import main
+from crossalign.model import RetrievalModel
+from crossalign.search.lock import IndexLock
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "search"))
+from colour_model import ColourModel, paint
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
+    """Run the command line: exit code, standard output, standard error."""
+    loaded = {"model": ColourModel(), "other": ColourModel("other")}
+    monkeypatch.setattr(
+        RetrievalModel, "from_pretrained", lambda name, device="cpu": loaded[Path(name).name], raising=True
+    )
+    for name in loaded:
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed, colour in enumerate(("red", "green", "blue", "yellow")):
+        paint(tmp_path / "photos" / "ünï 写真" / f"{colour}.png", colour, seed)
+    paint(tmp_path / "photos" / "white.jpg", "white")
+    return tmp_path / "photos"
+
+
+def _one_line(text: str) -> str:
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    return text
+
+
+def test_index_then_search(call: Call, photos: Path) -> None:
+    code, out, _ = call("index", "model", "photos")
+    assert code == 0
+    assert "5 photos (added 5, changed 0, renamed 0, removed 0, unchanged 0, failed 0)" in out
+    assert "next:  crossalign search" in out
+    code, out, _ = call("search", "photos.index", "something blue", "-k", "2")
+    assert code == 0
+    assert len(out.splitlines()) == 2
+    assert out.splitlines()[0].split() == ["1", out.split()[1], "ünï", "写真/blue.png"]
+
+
+def test_json_of_index(call: Call, photos: Path) -> None:
+    (photos / "bad.jpg").write_text("not a picture")
+    code, out, err = call("index", "model", "photos", "--out", "here", "--json", "--skip-bad")
+    assert code == 0
+    document = json.loads(out)
+    assert document == {
+        "index": str(photos.with_name("here")),
+        "folder": str(photos),
+        "model": str(photos.with_name("model")),
+        "fingerprint": ColourModel().fingerprint,
+        "photos": 5,
+        "added": 5,
+        "changed": 0,
+        "renamed": 0,
+        "removed": 0,
+        "unchanged": 0,
+        "failed": 1,
+        "failures": [{"file": "bad.jpg", "reason": "not a picture"}],
+    }
+    assert "skipped, 1 could not be read: bad.jpg (not a picture)" in _one_line(err)
+
+
+def test_json_of_search(call: Call, photos: Path) -> None:
+    call("index", "model", "photos")
+    (photos / "white.jpg").unlink()
+    code, out, _ = call(
+        "search", "photos.index", "white", "-k", "2", "--json", "--exact", "--sheet", "hits.png"
+    )
+    assert code == 0
+    document = json.loads(out)
+    seconds = document.pop("seconds")
+    assert set(seconds) == {"encode", "search"}
+    hits: list[dict[str, Any]] = document.pop("hits")
+    assert document == {
+        "index": "photos.index",
+        "query": {"text": "white"},
+        "k": 2,
+        "exact": True,
+        "folder": "",
+        "photos": 5,
+        "complete": True,
+        "sheet": "hits.png",
+    }
+    assert len(hits) == 2
+    score = hits[0].pop("score")
+    assert isinstance(score, float)
+    assert score > hits[1]["score"]
+    assert hits[0] == {
+        "rank": 1,
+        "file": "white.jpg",
+        "path": str(photos / "white.jpg"),
+        "width": 40,
+        "height": 30,
+        "missing": True,
+    }
+    with Image.open("hits.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+def test_search_with_a_picture_in_a_folder(call: Call, photos: Path) -> None:
+    call("index", "model", "photos")
+    query = photos / "ünï 写真" / "green.png"
+    code, out, _ = call("search", "photos.index", "--image", query, "--folder", "ünï 写真", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert document["query"] == {"image": str(query)}
+    assert Path(document["hits"][0]["file"]).name == "green.png"
+    assert len(document["hits"]) == 4
+    code, out, _ = call("search", "photos.index", "green", "--folder", "nowhere")
+    assert (code, out) == (0, "no photos in 'nowhere'\n")
+
+
+def test_unreadable_photos_end_with_1_but_the_good_ones_are_indexed(call: Call, photos: Path) -> None:
+    for number in range(7):
+        (photos / f"bad {number}.jpg").write_text("not a picture")
+    code, out, err = call("index", "model", "photos")
+    assert code == 1
+    assert "5 photos (added 5" in out
+    assert "failed 7" in out
+    line = err.splitlines()[-1]
+    assert line.startswith("crossalign: 7 could not be read: bad 0.jpg (not a picture); bad 1.jpg")
+    assert "and 2 more" in line
+    assert "the other 5 are indexed" in line
+    assert "--skip-bad" in line
+    assert call("index", "model", "photos", "--skip-bad")[0] == 0
+    assert call("search", "photos.index", "red")[0] == 0
+
+
+def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "bad.jpg").write_text("not a picture")
+    assert call("index", "model", "photos")[0] == 1
+    code, _, err = call("search", "photos.index", "red")
+    assert code == 1
+    assert "the index holds no photos; run: crossalign index" in _one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["search", "photos.index"], "give words, or a picture"),
+        (["search", "photos.index", "red", "--image", "x.png"], "give words, or a picture"),
+        (["search", "photos.index", "  "], "the query is empty"),
+        (["search", "photos.index", "red", "-k", "0"], "at least one photo"),
+        (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
+        (["search", "photos", "red"], "no index here"),
+        (["search", "photos.index", "red", "--model", "other"], "built with another model"),
+        (["search", "photos.index", "red", "--sheet", "a.txt"], "use .png"),
+        (["index", "model", "nowhere"], "no such folder of photos"),
+        (["index", "other", "photos"], "--rebuild"),
+        (["index", "model", "model", "--out", "new"], "no photos found"),
+    ],
+)
+def test_bad_input_ends_with_one_line(call: Call, photos: Path, arguments: list[str], message: str) -> None:
+    call("index", "model", "photos")
+    code, out, err = call(*arguments)
+    assert (code, out) == (1, "")
+    assert message in _one_line(err)
+    assert err.startswith("crossalign: ")
+
+
+def test_rebuild_takes_another_model(call: Call, photos: Path) -> None:
+    call("index", "model", "photos")
+    code, out, _ = call("index", "other", "photos", "--rebuild", "--json")
+    assert code == 0
+    assert json.loads(out)["added"] == 5
+    assert call("search", "photos.index", "red", "--json")[0] == 0
+
+
+def test_index_in_use(call: Call, photos: Path, tmp_path: Path) -> None:
+    call("index", "model", "photos")
+    with IndexLock(tmp_path / "photos.index", "crossalign index"):
+        for arguments in (["index", "model", "photos"], ["search", "photos.index", "red"]):
+            code, out, err = call(*arguments)
+            assert (code, out) == (1, "")
+            assert f"in use by process {os.getpid()} (crossalign index) since " in _one_line(err)
+
+
+def test_unfinished_index_is_told(call: Call, photos: Path, tmp_path: Path) -> None:
+    call("index", "model", "photos")
+    manifest = tmp_path / "photos.index" / "index.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"complete": False}))
+    code, out, err = call("search", "photos.index", "red", "--json")
+    assert code == 0
+    assert json.loads(out)["complete"] is False
+    assert "run it again" in _one_line(err)
