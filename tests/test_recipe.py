@@ -34,7 +34,7 @@ def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
         ("training.epoch=3", "unknown key 'training.epoch'"),
         ("training.epochs=many", "training.epochs"),
         ("training.epochs", "section.key=value"),
-        ("seed.x=3", "'seed' is a value"),
+        ("name.x=3", "'name' is a value"),
         ("optimizer.milestones=[1]", None),
     ],
 )

@@ -27,7 +27,7 @@ Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 class UnitSettings(Settings):
     """How units (regions or token features) become one vector."""
 
-    projection: Literal["linear", "mlp"] = "mlp"
+    projection: Literal["linear", "mlp", "pooled_mlp"] = "mlp"
     pooling: Literal["mean", "max", "gpo"] = "gpo"
     hidden: int | None = Field(default=None, gt=0, description="width of the perceptron; default dim / 2")
     dropout: Probability = 0.0
@@ -120,9 +120,10 @@ class ImageTower(_Enriched):
         )
         if not config.train_backbone:
             self.backbones.requires_grad_(False)
-        feature_dim = sum(backbone.dim for backbone in self.backbones) or config.feature_dim
-        if feature_dim is None:
+        feature_dim = sum(int(backbone.dim) for backbone in self.backbones) or config.feature_dim
+        if not feature_dim:
             raise CrossAlignError("image: neither backbones nor feature_dim is set; give the recipe one of both")
+        self.feature_dim: int = feature_dim
         if len({backbone.input for backbone in config.backbones}) > 1:
             raise CrossAlignError("image.backbones: their pre-processing differs; extract with the same input settings")
         self.encoder = UnitEncoder(

@@ -19,13 +19,15 @@ class _Movable:
         moved: dict[str, Any] = {}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
-            moved[field.name] = (
-                value.to(device, non_blocking=True) if isinstance(value, Tensor | _Movable) else value
-            )
+            if isinstance(value, _Movable):
+                value = value.to(device)
+            elif isinstance(value, Tensor):
+                value = value.to(device, non_blocking=True)
+            moved[field.name] = value
         return type(self)(**moved)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageInputs(_Movable):
     """B images, either as stored features or as pixels.
 
@@ -42,7 +44,7 @@ class ImageInputs(_Movable):
     pixels: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class TextInputs(_Movable):
     """B captions, either as token ids or as stored token features.
 
@@ -57,16 +59,19 @@ class TextInputs(_Movable):
     features: Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch(_Movable):
     """B matched image-caption pairs.
 
     Attributes:
+        image: the U different images of the batch.
+        image_rows: ``(B,)`` int64, for each pair the row of its image among the U.
         image_ids: ``(B,)`` int64, position of each pair's image in its split; equal values are the same image.
         caption_ids: the captions' ids in the collection, for messages.
     """
 
     image: ImageInputs
+    image_rows: Tensor
     text: TextInputs
     image_ids: Tensor
     caption_ids: tuple[str, ...] = ()

@@ -150,7 +150,7 @@ class FeatureStore:
 def _gather_features(
     rows: Tensor, starts: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], width: int
 ) -> npt.NDArray[np.float32]:
-    # NumPy asks for huge pages, which makes fresh memory several times cheaper; PyTorch widens float16 several
+    # NumPy asks for huge pages: that makes fresh memory several times cheaper; PyTorch widens float16 several
     # times faster, and id by id it needs no second copy.
     gathered = np.empty((len(starts), width, rows.shape[1]), np.float32)
     targets = torch.from_numpy(gathered).unbind(0)

@@ -22,10 +22,14 @@ __all__ = ["ImageSource", "PairSampler", "TextSource", "find_store", "training_l
 
 
 def find_store(collection: Collection, name: str) -> FeatureStore:
-    """A FeatureStore by path, or by its name in the collection's ``features`` folder."""
+    """A FeatureStore by path, or by its name in the collection's ``features`` folder.
+
+    An import of precomputed features leaves its store as that folder itself: its name is ``features``.
+    """
     beside = collection.folder / "features" / name
-    if beside.is_dir():
-        return FeatureStore.open(beside)
+    for place in (beside, collection.folder / name):
+        if place.is_dir():
+            return FeatureStore.open(place)
     if not Path(name).is_dir():
         raise CrossAlignError(
             f"no FeatureStore '{name}', neither as a path nor in {collection.folder / 'features'}; "
@@ -195,8 +199,11 @@ class _Collate:
 
     def __call__(self, items: list[tuple[int, int, int]]) -> Batch:
         images, captions, draws = (np.array(column) for column in zip(*items, strict=True))
+        # An image that stands in several pairs is loaded and encoded once.
+        different, rows = np.unique(images, return_inverse=True)
         return Batch(
-            image=self.image_source(images, np.random.default_rng(draws)),
+            image=self.image_source(different, np.random.default_rng(draws)),
+            image_rows=torch.from_numpy(rows),
             text=self.text_source(captions),
             image_ids=torch.from_numpy(images),
             caption_ids=tuple(self.caption_ids[caption] for caption in captions),
@@ -218,4 +225,7 @@ def training_loader(
         collate_fn=_Collate(image_source, text_source, split.caption_ids),
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        # The loader draws a number as it starts: from the global generator, that would shift all later draws of a
+        # run that is resumed inside an epoch.
+        generator=torch.Generator(),
     )

@@ -37,12 +37,14 @@ def _norms(values: np.ndarray, what: str) -> np.ndarray:
     """An upper bound, at most a hundredth too large, of the largest norm over each item's views: ``(B,)``."""
     norms = np.empty(len(values))
     precision = np.promote_types(values.dtype, np.float32)
-    width = values.shape[2]
     for piece in pieces(len(values), 256):
         part = values[piece]
-        squares = np.einsum("bvd,bvd->bv", part, part, dtype=precision)
-        # The second summand covers squares too small for float32.
-        norms[piece] = 1.005 * np.sqrt(squares.max(axis=1).astype(np.float64) + width * 2.0**-126)
+        squares = np.einsum("bvd,bvd->bv", part, part, dtype=precision).max(axis=1).astype(np.float64)
+        small = squares < 2.0**-60  # some may have been too small for float32
+        if small.any():
+            part = part[small].astype(np.float64)
+            squares[small] = np.einsum("bvd,bvd->bv", part, part).max(axis=1)
+        norms[piece] = 1.005 * np.sqrt(squares)
     if not np.isfinite(norms).all():
         damaged = np.flatnonzero([not np.isfinite(row).all() for row in values])
         if not len(damaged):

@@ -1,55 +1,20 @@
-"""From a recipe to the parts of a run: collection, stores, model, sources."""
+"""From a recipe to its model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from crossalign.data.collection import Collection, Split
-from crossalign.data.features import FeatureStore
-from crossalign.data.loading import ImageSource, TextSource, find_store
-from crossalign.encode import image_source, text_source
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig, RetrievalModel
-from crossalign.recipe import DataSettings, Recipe
+from crossalign.recipe import Recipe
 from crossalign.settings import parse_settings
+from crossalign.sources import Sources
 from crossalign.towers import HuggingFaceSettings, WordSettings
 
-__all__ = ["Sources", "assemble_model", "complete_config"]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """A collection with the FeatureStores that stand for its photos and captions."""
-
-    collection: Collection
-    image_stores: tuple[FeatureStore, ...]
-    text_store: FeatureStore | None
-
-    @classmethod
-    def open(cls, settings: DataSettings) -> Sources:
-        """Open what the recipe names; ids are checked when a split is asked for."""
-        collection = Collection.load(settings.collection)
-        return cls(
-            collection,
-            tuple(find_store(collection, name) for name in settings.image_features),
-            find_store(collection, settings.text_features) if settings.text_features else None,
-        )
-
-    def split(
-        self, model: RetrievalModel, name: str, **augmentation: float
-    ) -> tuple[Split, ImageSource, TextSource]:
-        """A split with the inputs of its images and captions.
-
-        Raises:
-            CrossAlignError: no such split, or an id without a row in a store.
-        """
-        split = self.collection.split(name)
-        images = image_source(model, self.collection, split, self.image_stores, **augmentation)
-        return split, images, text_source(model, split, self.text_store)
+__all__ = ["assemble_model", "complete_config"]
 
 
 def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:

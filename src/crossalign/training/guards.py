@@ -40,22 +40,20 @@ class CollapseGuard:
         patience: steps in a row at the collapse value before the stop.
     """
 
-    def __init__(self, patience: int = 100, tolerance: float = 1e-3) -> None:
+    def __init__(self, patience: int = 100) -> None:
         self.patience = patience
-        self.tolerance = tolerance
         self.count = 0
 
-    def check(self, loss: float, collapse_value: float, step: int) -> None:
-        """Look at one step's hinge.
+    def check(self, collapsed: bool, step: int) -> None:
+        """Take note of one step: whether its hinge is at the collapse value.
 
         Raises:
-            CrossAlignError: it has stood at the collapse value for ``patience`` steps.
+            CrossAlignError: so were the last ``patience`` steps.
         """
-        near = abs(loss - collapse_value) <= self.tolerance * collapse_value
-        self.count = self.count + 1 if near else 0
+        self.count = self.count + 1 if collapsed else 0
         if self.count >= self.patience:
             raise CrossAlignError(
-                f"step {step}: the hinge has stood at 2 * batch * margin = {collapse_value:.4g} for {self.patience} "
-                "steps: all embeddings have become one point; raise objective.base.summed_epochs, lower "
-                "optimizer.learning_rate, or use objective.base.kind: contrastive"
+                f"step {step}: the hinge has stood at 2 * batch * margin for {self.patience} steps: all embeddings "
+                "have become one point; raise objective.base.summed_epochs, lower optimizer.learning_rate, or use "
+                "objective.base.kind: contrastive"
             )

@@ -20,10 +20,11 @@ from crossalign.evaluation import recall
 from crossalign.files import read_json, write_json, write_text
 from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
-from crossalign.objective import HingeSettings, Objective
+from crossalign.objective import Objective
 from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe, TrainingSettings
-from crossalign.training.assemble import Sources, assemble_model
+from crossalign.sources import Sources
+from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
@@ -65,7 +66,8 @@ class _Step(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return self.objective(self.model.image_tower(batch.image), self.model.text_tower(batch.text), batch.image_ids)
+        image = self.model.image_tower(batch.image).rows(batch.image_rows)
+        return self.objective(image, self.model.text_tower(batch.text), batch.image_ids)
 
 
 def train(
@@ -97,9 +99,9 @@ def train(
         checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
 
     # ---- data, model, objective
-    sources = Sources.open(recipe.data)
-    model = assemble_model(recipe, sources)
     data = recipe.data
+    sources = Sources.open(data.collection, data.image_features, data.text_features)
+    model = assemble_model(recipe, sources)
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
     validation, validation_images, validation_texts = sources.split(model, data.validation)
     objective = Objective(recipe.objective, recipe.model.dim, context_head=recipe.model.context_head)
@@ -186,18 +188,16 @@ def train(
                 schedule.step()
                 step += 1
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
-                    assert isinstance(recipe.objective.base, HingeSettings)
-                    collapse = objective.base.collapse_value(len(batch.image_ids))
-                    guard.check(float(terms["hinge"]), collapse, step)
+                    guard.check(objective.base.collapsed(terms["hinge"].item(), len(batch.image_ids)), step)
                 if step % recipe.training.log_every == 0:
-                    values = {name: float(term) for name, term in terms.items()}
+                    values = {name: term.item() for name, term in terms.items()}
                     rate = max(group["lr"] for group in optimizer.param_groups)
                     log.write(
                         "train",
                         step,
-                        {"epoch": epoch + 1, "loss": float(loss), **values, "gradient_norm": float(norm), "rate": rate},
+                        {"epoch": epoch + 1, "loss": loss.item(), **values, "gradient_norm": norm.item(), "rate": rate},
                     )
-                    bar.update(task, status=f"epoch {epoch + 1}  loss {float(loss):.3f}  best R@sum {max(best, 0):.1f}")
+                    bar.update(task, status=f"epoch {epoch + 1}  loss {loss.item():.3f}  best R@sum {max(best, 0):.1f}")
                 now = time.perf_counter()
                 data_seconds += loaded - mark
                 seconds += now - mark

@@ -1,0 +1,48 @@
+"""A collection together with the FeatureStores that stand for its photos and captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crossalign.data.collection import Collection, Split
+from crossalign.data.features import FeatureStore
+from crossalign.data.loading import ImageSource, TextSource, find_store
+from crossalign.encode import image_source, text_source
+from crossalign.model import RetrievalModel
+
+__all__ = ["Sources"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """A collection with the FeatureStores that stand for its photos and captions."""
+
+    collection: Collection
+    image_stores: tuple[FeatureStore, ...]
+    text_store: FeatureStore | None
+
+    @classmethod
+    def open(
+        cls, collection: str | Path, image_features: Sequence[str] = (), text_features: str | None = None
+    ) -> Sources:
+        """Open a collection and its stores, by path or by name; ids are checked when a split is asked for."""
+        opened = Collection.load(collection)
+        return cls(
+            opened,
+            tuple(find_store(opened, name) for name in image_features),
+            find_store(opened, text_features) if text_features else None,
+        )
+
+    def split(
+        self, model: RetrievalModel, name: str, **augmentation: float
+    ) -> tuple[Split, ImageSource, TextSource]:
+        """A split with the inputs of its images and captions.
+
+        Raises:
+            CrossAlignError: no such split, or an id without a row in a store.
+        """
+        split = self.collection.split(name)
+        images = image_source(model, self.collection, split, self.image_stores, **augmentation)
+        return split, images, text_source(model, split, self.text_store)

@@ -1,0 +1,197 @@
+"""Training: it learns, it resumes exactly, it survives kills, it stops clearly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from crossalign.errors import CrossAlignError
+from crossalign.model import RetrievalModel
+from crossalign.recipe import load_recipe
+from crossalign.training import trainer
+from crossalign.training.checkpoint import load_checkpoint
+from crossalign.training.metrics import read_metrics
+from crossalign.training.trainer import train
+
+
+def final_weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(run / "checkpoints" / "last.ckpt")["weights"]
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    ours, theirs = final_weights(left), final_weights(right)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+    one, two = load_file(left / "model" / "model.safetensors"), load_file(right / "model" / "model.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+    def values(run: Path) -> list[dict[str, object]]:
+        return read_metrics(run / "metrics.jsonl")
+
+    assert values(left) == values(right)
+
+
+@pytest.mark.parametrize("base", ["hinge", "contrastive"])
+def test_training_learns_and_leaves_a_model(toy: Path, tmp_path: Path, base: str) -> None:
+    recipe = load_recipe(toy, [f"objective.base={{kind: {base}}}", "training.epochs=25"])
+    result = train(recipe, tmp_path / "run", progress=False)
+    events = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    scores = [event["rsum"] for event in events if event["kind"] == "validation"]
+    assert result.best_rsum == max(scores)
+    # 10 images and about 20 captions: chance is near 10 + 50 + 100 percent each way.
+    assert result.best_rsum > 400
+    assert {"lca", "cra", base, "gradient_norm", "rate"} <= events[0].keys()
+    model = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert model.encode_texts(["red round", "blue"]).shape == (2, 48)
+    with pytest.raises(CrossAlignError, match="cannot encode raw photos"):
+        model.encode_images(["x.jpg"])
+
+
+def test_same_seed_same_weights_other_seed_other_weights(toy: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(load_recipe(toy, [f"seed={seed}"]), tmp_path / name, progress=False)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    a, c = final_weights(tmp_path / "a"), final_weights(tmp_path / "c")
+    assert not torch.equal(a["objective.lca.codebook"], c["objective.lca.codebook"])
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 5, 7, 8, 9, 11])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    recipe = load_recipe(toy)
+    train(recipe, tmp_path / "whole", progress=False)
+
+    class Stop(Exception):
+        pass
+
+    calls = 0
+    real = trainer.check_finite
+
+    def interrupting(terms, norm, step, batch):  # type: ignore[no-untyped-def]
+        nonlocal calls
+        calls += 1
+        if calls == 2 * stop_at:
+            raise Stop
+        real(terms, norm, step, batch)
+
+    monkeypatch.setattr(trainer, "check_finite", interrupting)
+    with pytest.raises(Stop):
+        train(recipe, tmp_path / "parts", progress=False)
+    monkeypatch.undo()
+    torch.manual_seed(999)  # whatever the process drew meanwhile
+    train(recipe, tmp_path / "parts", resume="auto", progress=False)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_is_left_alone_and_never_overwritten(toy: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(toy)
+    first = train(recipe, tmp_path / "run", progress=False)
+    with pytest.raises(CrossAlignError, match="holds a run already"):
+        train(recipe, tmp_path / "run", progress=False)
+    assert train(recipe, tmp_path / "run", resume="auto", progress=False) == first
+    other = load_recipe(toy, ["optimizer.learning_rate=0.1"])
+    with pytest.raises(CrossAlignError, match=r"another recipe \(optimizer\.learning_rate\)"):
+        train(other, tmp_path / "run", resume="auto", progress=False)
+
+
+def test_kill_at_any_instant_leaves_a_loadable_checkpoint(toy: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(toy, ["training.epochs=20", "training.checkpoint_every=1"])
+    train(recipe, tmp_path / "whole", progress=False)
+    run = tmp_path / "killed"
+    (tmp_path / "long.yaml").write_text(recipe.to_yaml())
+    program = (
+        "import sys; from crossalign.recipe import load_recipe; from crossalign.training.trainer import train;"
+        "train(load_recipe(sys.argv[1]), sys.argv[2], resume='auto', progress=False)"
+    )
+    kills = 0
+    for delay in (0.0, 0.07, 0.19, 0.31):
+        checkpoint = run / "checkpoints" / "last.ckpt"
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "long.yaml"), str(run)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        while process.poll() is None and not (checkpoint.exists() and checkpoint.stat().st_mtime_ns > before):
+            time.sleep(0.005)
+        time.sleep(delay)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+        load_checkpoint(checkpoint)
+        if (run / "model").exists():
+            RetrievalModel.from_pretrained(run)
+    assert kills >= 2
+    train(recipe, run, resume="auto", progress=False)
+    assert_same_run(tmp_path / "whole", run)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_term_and_captions(toy: Path, tmp_path: Path) -> None:
+    store = tmp_path / "toy" / "features" / "toy" / "features.bin"
+    values = bytearray(store.read_bytes())
+    values[:4] = b"\x00\x00\xc0\x7f"  # the first image's first number becomes NaN
+    store.write_bytes(bytes(values))
+    recipe = load_recipe(toy, ["model.image.region_dropout=0", "model.image.dropout=0"])
+    with pytest.raises(CrossAlignError, match=r"step \d+: loss term '\w+' is not finite .*captions of the batch: c"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+def test_a_collapsed_hinge_stops_with_the_remedy(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["objective={base: {kind: hinge, summed_epochs: 0}}", "model.context_head=false"]
+    recipe = load_recipe(toy, [*settings, "training.epochs=60", "optimizer.learning_rate=1e-12"])
+
+    def constant(self, tokens, mask):  # type: ignore[no-untyped-def]
+        encoding = real(self, tokens, mask)
+        return type(encoding)(encoding.embedding * 0, encoding.locals, encoding.context, encoding.mask)
+
+    from crossalign.encoders.words import GRUEncoder
+
+    real = GRUEncoder.forward
+    monkeypatch.setattr(GRUEncoder, "forward", constant)
+    with pytest.raises(CrossAlignError, match="all embeddings have become one point"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=training", "training"),
+        ("data.image_features=[nothing]", "no FeatureStore 'nothing'"),
+        ("training.batch_size=5000", "do not fill one batch"),
+        ("model.context_head=false", "needs model.context_head"),
+        ("data.image_features=[]", "give the recipe data.image_features"),
+        ("training.precision=fp16", "fp16 needs a GPU"),
+        ("model.image.train_backbone=true", "exclude each other"),
+    ],
+)
+def test_bad_settings_stop_before_training_with_one_line(
+    toy: Path, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(CrossAlignError, match=message) as caught:
+        train(load_recipe(toy, [override]), tmp_path / "run", progress=False)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_bf16_autocast_trains(toy: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(toy, ["training.precision=bf16", "training.epochs=10"])
+    assert train(recipe, tmp_path / "run", progress=False).best_rsum > 300
+
+
+def test_a_cut_metrics_line_is_dropped_on_reading(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"kind": "train", "step": 1}) + '\n{"kind": "tr')
+    assert read_metrics(path) == [{"kind": "train", "step": 1}]
