@@ -166,7 +166,7 @@ def main() -> None:
         options.sizes, options.batches, options.repeats = [100, 500], 5, 3
     with tempfile.TemporaryDirectory() as place:
         payload = {
-            "machine": machine(),
+            "load_before": machine().get("load"),
             "batch_size": options.batch_size,
             "memory": memory(Path(place), options.sizes, options.batch_size, options.batches),
             "gathering": gathering(Path(place), options.sizes[0], options.batch_size, options.repeats),

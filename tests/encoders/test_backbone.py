@@ -179,7 +179,7 @@ def test_unreadable_weights_are_refused(tmp_path: Path, capsys: pytest.CaptureFi
     with pytest.raises(CrossAlignError, match="no such weights file"):
         build(weights=str(tmp_path / "none.pth"))
     for name, content in (
-        ("evil.pth", pickle.dumps(Evil())),
+        ("evil.pth", pickle.dumps(Evil(), protocol=2)),
         ("cut.safetensors", b"\x10"),
         ("cut.pth", b"PK"),
     ):
