@@ -36,10 +36,11 @@ def command(
 ) -> None:
     """Compare two evaluated models, or two groups of seeds, on the same split.
 
-    Prints every recall's difference with its bootstrap interval and the p-value of a paired permutation test
-    over images. Either name two results, or give every run with --baseline and --candidate.
+    Prints every recall's difference with its bootstrap interval and the p-value of a paired permutation
+    test over images. Either name two results, or give every run with --baseline and --candidate.
     """
     import json
+    import sys
 
     from rich.console import Console
 
@@ -53,7 +54,9 @@ def command(
     if json_output:
         typer.echo(json.dumps(comparison.to_dict(), indent=2, ensure_ascii=False))
     else:
-        Console().print(comparison_table(comparison))
+        # A file or a pipe has no width of its own: nothing need be folded there.
+        width = None if sys.stdout.isatty() else 120
+        Console(width=width).print(comparison_table(comparison))
 
 
 def _groups(runs: list[Path], baseline: list[Path], candidate: list[Path]) -> tuple[list[Path], list[Path]]:

@@ -32,8 +32,8 @@ def image_draws(images: int, folds: int, resamples: int, seed: int) -> Iterator[
     """How often each image is drawn in each resample: ``(n, images)`` int32, some resamples at a time.
 
     Images are drawn with replacement within their fold, each with all its captions: captions of one image
-        rise and
-    fall together, and drawing them one by one would make the spread too small. The gallery stays as it is.
+    rise and fall together, and drawing them one by one would make the spread too small. The gallery stays as
+    it is.
     """
     random, size = np.random.default_rng(seed), fold_size(images, folds)
     first = np.repeat(np.arange(folds) * size, size)

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import check_owner
 
-__all__ = ["Embeddings", "check_inputs", "pieces"]
+__all__ = ["Embeddings", "check_inputs", "numpy_embeddings", "pieces"]
 
 Embeddings = torch.Tensor | np.ndarray
 
@@ -25,7 +25,7 @@ def pieces(count: int, size: int) -> Iterator[slice]:
         yield slice(start, min(start + size, count))
 
 
-def _array(values: Embeddings) -> np.ndarray:
+def numpy_embeddings(values: Embeddings) -> np.ndarray:
     """The values as a NumPy array on the CPU, copied only where needed; bfloat16 becomes float32."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu()
@@ -59,14 +59,13 @@ def _norms(values: np.ndarray, what: str) -> np.ndarray:
 def check_inputs(
     image: Embeddings, text: Embeddings, image_of_text: ArrayLike
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Images ``(B, V, D)``, texts ``(C, D)``, image of each text ``(C,)`` int64, norms of the images and of
-    the texts.
+    """Images ``(B, V, D)``, texts ``(C, D)``, each text's image ``(C,)``, and both sides' norms.
 
     Raises:
         CrossAlignError: shapes that do not fit, a type that is not floating point, NaN or infinite values, a
             position outside the images, an image without a caption.
     """
-    images, texts = _array(image), _array(text)
+    images, texts = numpy_embeddings(image), numpy_embeddings(text)
     if (
         images.ndim not in (2, 3)
         or texts.ndim != 2

@@ -62,10 +62,9 @@ class RankTable:
         return dict(zip(self.names, self.weighted(once)[0].tolist(), strict=True))
 
     def contributions(self) -> np.ndarray:
-        """What each image with its captions adds to each recall and to their sum: ``(images, recalls + 1)``
-        float64.
+        """What each image with its captions adds to each recall and to their sum, ``rsum``.
 
-        The sum over the images is the metric.
+        Float64 ``(images, recalls + 1)`` in percent; the sum over the images is the metric.
         """
         sums, captions = self._sums(), self._captions()
         size = fold_size(len(self.i2t), self.folds)
@@ -77,8 +76,8 @@ class RankTable:
     def weighted_recalls(self, weights: np.ndarray) -> np.ndarray:
         """The recalls and their sum where each image with its captions stands several times.
 
-        ``(n, images)`` whole weights, those of a fold summing to its number of images, to ``(n, recalls +
-        1)`` percent.
+        From whole weights ``(n, images)``, those of a fold summing to its number of images, to percent
+        ``(n, recalls + 1)``.
         """
         totals = self._means(weights)[:, :-2]
         recalls = 100 * np.concatenate([totals[:, 0::2], totals[:, 1::2]], axis=1)

@@ -53,12 +53,10 @@ def retrieval_ranks(
     """Rank each query's own item by inner product; every tie counts against it.
 
     A rank is one plus the number of other items that score at least as high: for a caption, the other images;
-        for an
-    image, the captions of other images against the best of its own. The scores compared are those of float64
-    arithmetic, so the ranks depend neither on the block size nor on the number of threads: one pass of
-        float32 blocks
-    decides all scores that rounding cannot confuse with their threshold, and only the rest is computed in
-    float64. Scores that float64 cannot tell apart are ties.
+    for an image, the captions of other images against the best of its own. The scores compared are those of
+    float64 arithmetic, so the ranks depend neither on the block size nor on the number of threads: one pass
+    of float32 blocks decides all scores that rounding cannot confuse with their threshold, and only the rest
+    is computed in float64. Scores that float64 cannot tell apart are ties.
 
     Args:
         image: ``(B, D)`` or ``(B, V, D)``; of V views, the one that fits a caption best counts.
@@ -112,8 +110,8 @@ class _Thresholds:
     @classmethod
     def around(cls, own: np.ndarray, scale: np.ndarray, width: int) -> _Thresholds:
         # In any order of summation, a sum of n products is off by at most about n units of rounding times the
-        # product of both norms (scale). The added constants cover rounding inputs and bounds to float32, and
-        # underflow.
+        # product of both norms (scale). The constants added cover underflow and inputs and
+        # bounds rounded to float32.
         exact = own - 4 * width * 2.0**-53 * scale
         margin = (width + 16) * 2.0**-24 / (1 - width * 2.0**-24) * scale + width * 2.0**-125
         return cls(exact, (exact - margin).astype(np.float32), (exact + margin).astype(np.float32))
@@ -169,10 +167,9 @@ class _Block:
 
     def _count_sure(self, scores: np.ndarray, stripe: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts for a stripe's rows and for all columns, and where in the block scores are too close."""
-        row_counts, column_counts = [], np.zeros(scores.shape[1], dtype=np.int64)
-        close_at = []
-        for tile in pieces(stripe.stop - stripe.start, _TILE):
-            tile = slice(stripe.start + tile.start, stripe.start + tile.stop)
+        row_counts, column_counts, close_at = [], np.zeros(scores.shape[1], dtype=np.int64), []
+        for start in range(stripe.start, stripe.stop, _TILE):
+            tile = slice(start, min(start + _TILE, stripe.stop))
             part, rows = scores[tile], self.rows[tile]
             # Sums in the narrowest type that holds them: a tile's height in a byte, a block's width in two.
             reached = np.greater_equal(part, self.columns.high)
@@ -183,7 +180,7 @@ class _Block:
             row_counts.append(np.add.reduce(reached.view(np.uint8), axis=1, dtype=np.uint16))
             reached ^= np.greater_equal(part, rows.low[:, None])
             close |= reached
-            close_at.append(np.flatnonzero(close) + tile.start * scores.shape[1])
+            close_at.append(np.flatnonzero(close) + start * scores.shape[1])
         return np.concatenate(row_counts, dtype=np.int64), column_counts, np.concatenate(close_at)
 
     def _count_close(

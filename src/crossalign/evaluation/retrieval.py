@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from crossalign.evaluation.bootstrap import bootstrap_intervals
-from crossalign.evaluation.inputs import Embeddings
+from crossalign.evaluation.inputs import Embeddings, numpy_embeddings
 from crossalign.evaluation.metrics import RECALL_AT, RankTable, check_owner, fold_size
 from crossalign.evaluation.ranks import retrieval_ranks
 from crossalign.evaluation.results import RetrievalResult, ids_digest
@@ -58,12 +58,13 @@ def rank_table(
     if folds == 1:
         ranks = retrieval_ranks(image, text, image_of_text)
         return RankTable(ranks.i2t, ranks.t2i, np.asarray(image_of_text, np.int64), 1, tuple(ks))
-    size = fold_size(len(image), folds)
-    owner = check_owner(image_of_text, len(image), len(text))
-    i2t, t2i = np.empty(len(image), np.int64), np.empty(len(text), np.int64)
-    for start in range(0, len(image), size):
+    images, texts = numpy_embeddings(image), numpy_embeddings(text)
+    size = fold_size(len(images), folds)
+    owner = check_owner(image_of_text, len(images), len(texts))
+    i2t, t2i = np.empty(len(images), np.int64), np.empty(len(texts), np.int64)
+    for start in range(0, len(images), size):
         mine = np.flatnonzero((owner >= start) & (owner < start + size))
-        ranks = retrieval_ranks(image[start : start + size], text[mine], owner[mine] - start)
+        ranks = retrieval_ranks(images[start : start + size], texts[mine], owner[mine] - start)
         i2t[start : start + size], t2i[mine] = ranks.i2t, ranks.t2i
     return RankTable(i2t, t2i, owner, folds, tuple(ks))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -101,11 +102,9 @@ def compare_groups(
     one included. The images are the units because the captions of one image are not independent.
 
     The interval of the difference is the percentile bootstrap over images, the same resamples for all runs.
-    Both treat
-    the runs at hand as the models: they say how far the difference would move with other images, not with
-        other seeds.
-    The standard deviations over the runs tell the latter. P-values are not corrected for looking at several
-    metrics.
+    Both treat the runs at hand as the models: they say how far the difference would move with other images,
+    not with other seeds; the standard deviations over the runs tell that. P-values are not corrected for
+    looking at several metrics.
 
     Raises:
         CrossAlignError: no runs in a group, or runs on different collections, splits or protocols.
@@ -162,15 +161,13 @@ def permutation_p_values(differences: np.ndarray, *, resamples: int = 10_000, se
     """Two-sided p-values of the sums over units under random signs: ``(units, metrics)`` to ``(metrics,)``.
 
     The null hypothesis: each unit's differences are as likely as their negatives. The observed signs count as
-        one of
-    the patterns, so that the smallest possible value is ``1 / (resamples + 1)`` and the test never rejects
-    too often.
+    one of the patterns, so that the smallest possible value is ``1 / (resamples + 1)`` and the test never
+    rejects too often.
     """
     # Units without any difference add nothing under either sign.
     differences = differences[differences.any(axis=1)]
     total = differences.sum(axis=0)
-    # Sums in another order differ in their last digits: a pattern as extreme as the observed must not be
-    # missed.
+    # Sums in another order differ in their last digits: a pattern as extreme as the observed must count.
     least = np.abs(total) - 1e-9 * np.abs(differences).sum(axis=0)
     random, extreme = np.random.default_rng(seed), np.ones(differences.shape[1])
     for start in range(0, resamples, _TOGETHER):
@@ -186,9 +183,10 @@ def significance_mark(p_value: float) -> str:
 
 
 def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
-    first = runs[0]
-    for other in runs[1:]:
-        for what, one, two in (
+    for first, other in combinations(runs, 2):
+        one, two = first.source or "the first run", other.source or "another"
+        remedy = "evaluate both on the same split and protocol"
+        for what, here, there in (
             ("collection", first.collection, other.collection),
             ("split", first.split, other.split),
             ("protocol", first.protocol, other.protocol),
@@ -199,14 +197,11 @@ def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
             ("digest of the caption ids", first.caption_digest, other.caption_digest),
         ):
             # A digest is compared only where both runs know theirs.
-            if one != two and one is not None and two is not None:
+            if here != there and here is not None and there is not None:
                 raise CrossAlignError(
-                    f"runs cannot be compared: the {what} is {one!r} in {first.source or 'the first run'} and"
-                    f" {two!r} in {other.source or 'another'}; evaluate both on the same split and protocol"
+                    f"runs cannot be compared: the {what} is {here!r} in {one} and {there!r} in {two}; {remedy}"
                 )
         if not np.array_equal(first.table.image_of_text, other.table.image_of_text):
             raise CrossAlignError(
-                f"runs cannot be compared: captions belong to other images in"
-                f" {first.source or 'the first run'}"
-                f" than in {other.source or 'another'}; evaluate both on the same split and protocol"
+                f"runs cannot be compared: captions belong to other images in {one} than in {two}; {remedy}"
             )
