@@ -18,7 +18,11 @@ __all__ = ["encode_split", "image_source", "text_source"]
 
 
 def image_source(
-    model: RetrievalModel, collection: Collection, split: Split, stores: Sequence[FeatureStore], **augmentation: float
+    model: RetrievalModel,
+    collection: Collection,
+    split: Split,
+    stores: Sequence[FeatureStore],
+    **augmentation: float,
 ) -> ImageSource:
     """The image inputs a model takes: the stores' rows, or photos pre-processed as the model asks."""
     backbones = model.config.image.backbones
@@ -33,7 +37,12 @@ def text_source(model: RetrievalModel, split: Split, store: FeatureStore | None)
 
 @torch.inference_mode()
 def encode_split(
-    model: RetrievalModel, images: ImageSource, texts: TextSource, *, batch_size: int = 256, progress: bool = False
+    model: RetrievalModel,
+    images: ImageSource,
+    texts: TextSource,
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Embed every image and every caption of a split.
 
@@ -44,14 +53,18 @@ def encode_split(
     model.eval()
     count = len(images.positions[0]) if images.stores else len(images.paths)
     image_parts = [
-        model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)).embedding.float().cpu()
+        model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device))
+        .embedding.float()
+        .cpu()
         for start in track(range(0, count, batch_size), "encode images", enabled=progress)
     ]
     # Captions of like length together: little is spent on padding.
     order = np.argsort([len(text) for text in texts.texts], kind="stable")
     embeddings = torch.cat(
         [
-            model.text_tower(texts(order[start : start + batch_size]).to(model.device)).embedding.float().cpu()
+            model.text_tower(texts(order[start : start + batch_size]).to(model.device))
+            .embedding.float()
+            .cpu()
             for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from crossalign.data.batch import ImageInputs, TextInputs
+from crossalign.data.detections import usable_boxes
 from crossalign.data.photos import Photo, open_photo
+from crossalign.encoders.detector import Detector
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
@@ -31,6 +38,8 @@ from crossalign.towers import HuggingFaceSettings, ImageTower, ImageTowerConfig,
 __all__ = ["ModelConfig", "RetrievalModel"]
 
 FORMAT_VERSION = 1
+DETECTOR = "detector.onnx"
+Boxes = npt.NDArray[np.float32]
 
 
 class ModelConfig(Settings):
@@ -69,12 +78,17 @@ class RetrievalModel(nn.Module):
     ) -> None:
         super().__init__()
         self.config = config
+        self._detector: Detector | None = None
         settings = config.text.encoder
         if text_backbone is None and isinstance(settings, HuggingFaceSettings):
             if settings.backbone is None:
-                raise CrossAlignError("model.text.encoder.backbone.name is missing: give a path or a hub name")
+                raise CrossAlignError(
+                    "model.text.encoder.backbone.name is missing: give a path or a hub name"
+                )
             text_backbone = TextBackbone(settings.backbone)
-        self.image_tower = ImageTower(config.image, config.dim, config.context_head, load_weights=load_weights)
+        self.image_tower = ImageTower(
+            config.image, config.dim, config.context_head, load_weights=load_weights
+        )
         self.text_tower = TextTower(
             config.text, config.dim, config.context_head, tokenizer=tokenizer, backbone=text_backbone
         )
@@ -114,11 +128,16 @@ class RetrievalModel(nn.Module):
             return scores
         return image @ text.T
 
-    def image_inputs(self, images: Sequence[Photo]) -> ImageInputs:
+    def image_inputs(self, images: Sequence[Photo], boxes: Sequence[Boxes] | None = None) -> ImageInputs:
         """Decode and pre-process photos.
 
+        Args:
+            boxes: for each photo ``(n_i, 4)`` corners relative to it, for a model of box regions; None: found by the
+                model's detector.
+
         Raises:
-            CrossAlignError: a file that is missing or no readable picture, or a model without a backbone.
+            CrossAlignError: a file that is missing or no readable picture, a model without a backbone, or one of
+                box regions without boxes and detector.
         """
         if not self.config.image.backbones:
             raise CrossAlignError(
@@ -127,8 +146,30 @@ class RetrievalModel(nn.Module):
             )
         settings = self.config.image.backbones[0].input
         with ThreadPoolExecutor(max_workers=2) as pool:
-            pixels = list(pool.map(lambda image: settings(open_photo(image)), images))
-        return ImageInputs(pixels=torch.stack(pixels).to(self.device))
+            photos = list(pool.map(open_photo, images))
+            pixels = torch.stack(list(pool.map(settings, photos)))
+        visible = [settings.visible(*photo.size) for photo in photos]
+        inputs = ImageInputs(pixels=pixels, visible=torch.tensor(visible))
+        if self.config.image.regions == "boxes":
+            found = self._detect(photos) if boxes is None else list(boxes)
+            usable = [
+                torch.from_numpy(usable_boxes(np.asarray(rows, np.float32).reshape(-1, 4), part))
+                for rows, part in zip(found, visible, strict=True)
+            ]
+            inputs.boxes = pad_sequence(usable, batch_first=True)
+            lengths = torch.tensor([len(rows) for rows in usable])
+            inputs.mask = torch.arange(inputs.boxes.shape[1]) < lengths[:, None]
+        return inputs.to(self.device)
+
+    def _detect(self, photos: Sequence[Image.Image]) -> list[Boxes]:
+        if self.config.image.detector is None:
+            raise CrossAlignError(
+                "this model was trained on boxes of a file and has no detector: pass boxes=, or train it with "
+                "--set model.image.detector.model=DETECTOR.onnx"
+            )
+        if self._detector is None:
+            self._detector = Detector(self.config.image.detector)
+        return [self._detector(photo).boxes for photo in photos]
 
     def text_inputs(self, texts: Sequence[str]) -> TextInputs:
         """Tokenize texts."""
@@ -137,9 +178,16 @@ class RetrievalModel(nn.Module):
 
     @torch.inference_mode()
     def encode_images(
-        self, images: Sequence[Photo], batch_size: int = 32, progress: bool = False
+        self,
+        images: Sequence[Photo],
+        batch_size: int = 32,
+        progress: bool = False,
+        boxes: Sequence[Boxes] | None = None,
     ) -> Tensor:
         """Embed photos given as paths, PIL images or ``(H, W, 3)`` uint8 arrays.
+
+        Args:
+            boxes: as for :meth:`image_inputs`.
 
         Returns:
             ``(n, D)`` or ``(n, V, D)`` float32 on the CPU.
@@ -149,7 +197,12 @@ class RetrievalModel(nn.Module):
         """
         with _evaluation_mode(self):
             return self._gather(
-                self.image_tower(self.image_inputs(images[start : start + batch_size]))
+                self.image_tower(
+                    self.image_inputs(
+                        images[start : start + batch_size],
+                        None if boxes is None else boxes[start : start + batch_size],
+                    )
+                )
                 for start in track(range(0, len(images), batch_size), "encode photos", enabled=progress)
             )
 
@@ -165,7 +218,9 @@ class RetrievalModel(nn.Module):
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         with _evaluation_mode(self):
             embeddings = self._gather(
-                self.text_tower(self.text_inputs([texts[index] for index in order[start : start + batch_size]]))
+                self.text_tower(
+                    self.text_inputs([texts[index] for index in order[start : start + batch_size]])
+                )
                 for start in track(range(0, len(texts), batch_size), "encode texts", enabled=progress)
             )
         result = torch.empty_like(embeddings)
@@ -182,6 +237,8 @@ class RetrievalModel(nn.Module):
         for backbone in values["image"]["backbones"]:
             if backbone["weights"] is not None:
                 backbone["weights"] = Path(backbone["weights"]).name
+        if values["image"]["detector"] is not None:
+            values["image"]["detector"]["model"] = DETECTOR
         encoder = values["text"]["encoder"]
         if encoder["kind"] == "huggingface":
             encoder["backbone"]["name"] = Path(encoder["backbone"]["name"]).name
@@ -195,10 +252,17 @@ class RetrievalModel(nn.Module):
             if not name.startswith("text_tower.backbone.")
         }
         with atomic_folder(folder, overwrite=True) as temporary:
-            write_json(temporary / "config.json", {"format_version": FORMAT_VERSION, "model": self._portable_config()})
+            write_json(
+                temporary / "config.json",
+                {"format_version": FORMAT_VERSION, "model": self._portable_config()},
+            )
             save_file(tensors, temporary / "model.safetensors")
             if self.text_tower.tokenizer is not None:
-                (temporary / "tokenizer.json").write_text(self.text_tower.tokenizer.to_json(), encoding="utf-8")
+                (temporary / "tokenizer.json").write_text(
+                    self.text_tower.tokenizer.to_json(), encoding="utf-8"
+                )
+            if self.config.image.detector is not None:
+                shutil.copyfile(self.config.image.detector.model, temporary / DETECTOR)
             if self.text_tower.backbone is not None:
                 self.text_tower.backbone.save(temporary / "text_backbone")
 
@@ -212,8 +276,14 @@ class RetrievalModel(nn.Module):
         folder = _locate(name)
         content = read_json(folder / "config.json")
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-            raise CrossAlignError(f"{folder / 'config.json'}: not a crossalign model of format {FORMAT_VERSION}")
+            raise CrossAlignError(
+                f"{folder / 'config.json'}: not a crossalign model of format {FORMAT_VERSION}"
+            )
         config = parse_settings(ModelConfig, content.get("model"), str(folder / "config.json"))
+        if config.image.detector is not None:
+            detector = config.image.detector.model_copy(update={"model": str(folder / DETECTOR)})
+            image = config.image.model_copy(update={"detector": detector})
+            config = config.model_copy(update={"image": image})
         tokenizer = backbone = None
         if isinstance(config.text.encoder, HuggingFaceSettings):
             backbone = TextBackbone.load(folder / "text_backbone")
@@ -227,7 +297,9 @@ class RetrievalModel(nn.Module):
             raise CrossAlignError(f"{weights}: cannot be loaded ({' '.join(str(error).split())})") from None
         missing = [key for key in missing if not key.startswith("text_tower.backbone.")]
         if missing or unknown:
-            raise CrossAlignError(f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again")
+            raise CrossAlignError(
+                f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again"
+            )
         return model.to(device).eval()
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
@@ -259,7 +331,9 @@ def _locate(name: str | Path) -> Path:
         if (candidate / "config.json").is_file():
             return candidate
     if folder.exists():
-        raise CrossAlignError(f"{folder}: no model in it (config.json is missing); give a model or a training run")
+        raise CrossAlignError(
+            f"{folder}: no model in it (config.json is missing); give a model or a training run"
+        )
     if str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise CrossAlignError(f"{name}: no such model folder")
     from huggingface_hub import snapshot_download
@@ -268,4 +342,6 @@ def _locate(name: str | Path) -> Path:
         return Path(snapshot_download(str(name)))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrossAlignError(f"{name}: no such folder, and the Hugging Face Hub did not give it ({reason})") from None
+        raise CrossAlignError(
+            f"{name}: no such folder, and the Hugging Face Hub did not give it ({reason})"
+        ) from None

@@ -50,7 +50,9 @@ class LCASettings(Settings):
     epsilon: float = Field(default=0.05, gt=0)
     sinkhorn_iterations: int = Field(default=2, ge=1)
     symmetric: bool = False
-    frozen_codebook_epochs: int = Field(default=1, ge=0, description="epochs in which the codebook is not updated")
+    frozen_codebook_epochs: int = Field(
+        default=1, ge=0, description="epochs in which the codebook is not updated"
+    )
 
 
 class CRASettings(Settings):
@@ -95,7 +97,7 @@ class Objective(nn.Module):
             self.base = ContrastiveLoss(
                 base.temperature, reduction=base.reduction, learnable=base.learnable_temperature
             )
-        self.weights = {base.kind: base.weight}
+        self.weights: dict[str, float] = {base.kind: base.weight}
         self.lca: LocalConceptAlignment | None = None
         if (lca := settings.lca) is not None:
             self.lca = LocalConceptAlignment(
@@ -124,10 +126,11 @@ class Objective(nn.Module):
         """Unweighted terms of B matched pairs; equal ``image_ids`` ``(B,)`` are never negatives of each other."""
         scores = RetrievalModel.similarity(image.embedding, text.embedding)
         base = self.settings.base
+        terms: dict[str, Tensor] = {}
         if isinstance(self.base, HingeRankingLoss):
-            terms = {base.kind: self.base(scores, image_ids)}
+            terms[base.kind] = self.base(scores, image_ids)
         else:
-            terms = {base.kind: self.base.from_scores(scores, image_ids)}
+            terms[base.kind] = self.base.from_scores(scores, image_ids)
         if self.lca is not None:
             terms["lca"] = self.lca(image.locals, text.locals, image.mask, text.mask)
         if self.cra is not None:

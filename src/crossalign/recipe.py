@@ -15,7 +15,14 @@ from crossalign.model import ModelConfig
 from crossalign.objective import ObjectiveSettings
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["DataSettings", "OptimizerSettings", "Recipe", "TrainingSettings", "available_recipes", "load_recipe"]
+__all__ = [
+    "DataSettings",
+    "OptimizerSettings",
+    "Recipe",
+    "TrainingSettings",
+    "available_recipes",
+    "load_recipe",
+]
 
 
 class DataSettings(Settings):
@@ -23,17 +30,25 @@ class DataSettings(Settings):
 
     collection: str = Field(description="folder of the collection")
     image_features: tuple[str, ...] = Field(
-        default=(), description="FeatureStores, by path or by name in the collection's features folder; none: pixels"
+        default=(),
+        description="FeatureStores, by path or by name in the collection's features folder; none: pixels",
     )
-    text_features: str | None = Field(default=None, description="FeatureStore of token states of a frozen encoder")
+    text_features: str | None = Field(
+        default=None, description="FeatureStore of token states of a frozen encoder"
+    )
     train: str = "train"
     validation: str = "val"
     epoch: Literal["captions", "images"] = Field(
-        default="captions", description="an epoch shows every caption once, or every image once with random captions"
+        default="captions",
+        description="an epoch shows every caption once, or every image once with random captions",
     )
-    captions_per_image: int = Field(default=1, ge=1, description="captions drawn for an image, where epoch is images")
+    captions_per_image: int = Field(
+        default=1, ge=1, description="captions drawn for an image, where epoch is images"
+    )
     flip: float = Field(default=0.0, ge=0, le=1, description="probability of mirroring a photo; pixels only")
-    crop: float = Field(default=1.0, gt=0, le=1, description="smallest side kept by a random crop; pixels only")
+    crop: float = Field(
+        default=1.0, gt=0, le=1, description="smallest side kept by a random crop; pixels only"
+    )
     workers: int = Field(default=0, ge=0, description="processes that load batches ahead")
 
 
@@ -46,12 +61,18 @@ class OptimizerSettings(Settings):
         default=None, gt=0, description="of fine-tuned backbones; default a tenth of learning_rate"
     )
     weight_decay: float = Field(default=1e-4, ge=0)
-    clip_norm: float | None = Field(default=2.0, gt=0, description="largest norm of the whole gradient; null: any")
+    clip_norm: float | None = Field(
+        default=2.0, gt=0, description="largest norm of the whole gradient; null: any"
+    )
     schedule: Literal["constant", "step", "cosine"] = "cosine"
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
-    milestones: tuple[int, ...] = Field(default=(), description="epochs after which the rate is multiplied by gamma")
+    milestones: tuple[int, ...] = Field(
+        default=(), description="epochs after which the rate is multiplied by gamma"
+    )
     gamma: float = Field(default=0.1, gt=0, le=1)
-    final_fraction: float = Field(default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end")
+    final_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end"
+    )
 
     @model_validator(mode="after")
     def _milestones_belong_to_steps(self) -> OptimizerSettings:
@@ -70,9 +91,13 @@ class TrainingSettings(Settings):
     )
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     log_every: int = Field(default=20, ge=1, description="steps between two lines of metrics.jsonl")
-    checkpoint_every: int | None = Field(default=500, gt=0, description="steps; one is written after each epoch, too")
+    checkpoint_every: int | None = Field(
+        default=500, gt=0, description="steps; one is written after each epoch, too"
+    )
     validate_every: int = Field(default=1, ge=1, description="epochs")
-    patience: int | None = Field(default=None, gt=0, description="stop after so many validations without a new best")
+    patience: int | None = Field(
+        default=None, gt=0, description="stop after so many validations without a new best"
+    )
     tensorboard: bool = True
 
 
@@ -139,7 +164,9 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     else:
         if str(source) not in available_recipes():
-            raise CrossAlignError(f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml")
+            raise CrossAlignError(
+                f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml"
+            )
         text = (resources.files("crossalign.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
     try:
         values = yaml.safe_load(text)
@@ -162,6 +189,10 @@ def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     for key, value in change.items():
         old = merged.get(key)
         # A part of another kind (another loss, another encoder) replaces the old one whole.
-        same_kind = isinstance(old, dict) and isinstance(value, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        same_kind = (
+            isinstance(old, dict)
+            and isinstance(value, dict)
+            and value.get("kind", old.get("kind")) == old.get("kind")
+        )
         merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
     return merged

@@ -35,6 +35,13 @@ class Sources:
             find_store(opened, text_features) if text_features else None,
         )
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether the regions are boxes of a detector, not cells of a grid."""
+        return any(
+            (store.manifest.get("regions") or {}).get("kind") == "boxes" for store in self.image_stores
+        )
+
     def split(
         self, model: RetrievalModel, name: str, **augmentation: float
     ) -> tuple[Split, ImageSource, TextSource]:

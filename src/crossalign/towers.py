@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from crossalign.alignment import ContextHead
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.encoders.backbone import BackboneConfig, ImageBackbone
+from crossalign.encoders.detector import DetectorConfig
 from crossalign.encoders.hf import TextBackbone, TextBackboneConfig
 from crossalign.encoders.unit_dropout import drop_units, replace_tokens
 from crossalign.encoders.units import UnitEncoder
@@ -41,8 +42,17 @@ class ImageTowerConfig(UnitSettings):
         default=(), description="the maps of several backbones stand side by side along the feature axis"
     )
     train_backbone: bool = False
-    region_dropout: Probability = Field(default=0.0, description="probability of leaving a region out of a step")
-    feature_dim: int | None = Field(default=None, gt=0, description="width of imported features; known from the store")
+    region_dropout: Probability = Field(
+        default=0.0, description="probability of leaving a region out of a step"
+    )
+    feature_dim: int | None = Field(
+        default=None, gt=0, description="width of imported features; known from the store"
+    )
+    regions: Literal["grid", "boxes"] = Field(default="grid", description="known from the store")
+    detector: DetectorConfig | None = Field(
+        default=None,
+        description="finds the boxes of raw photos, where regions are boxes; known from the store",
+    )
 
 
 class WordSettings(Settings):
@@ -61,7 +71,9 @@ class HuggingFaceSettings(UnitSettings):
     """A Hugging Face encoder with a projection on its token states."""
 
     kind: Literal["huggingface"] = "huggingface"
-    backbone: TextBackboneConfig | None = Field(default=None, description="known from the store, where there is one")
+    backbone: TextBackboneConfig | None = Field(
+        default=None, description="known from the store, where there is one"
+    )
     train_backbone: bool = False
 
 
@@ -70,7 +82,9 @@ class TextTowerConfig(Settings):
 
     encoder: WordSettings | HuggingFaceSettings = Field(default=WordSettings(), discriminator="kind")
     word_dropout: Probability = Field(default=0.0, description="probability of leaving a word out of a step")
-    word_masking: Probability = Field(default=0.0, description="probability of replacing a word by the unknown token")
+    word_masking: Probability = Field(
+        default=0.0, description="probability of replacing a word by the unknown token"
+    )
 
 
 class _Enriched(nn.Module):
@@ -112,20 +126,25 @@ class ImageTower(_Enriched):
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 
-    def __init__(self, config: ImageTowerConfig, dim: int, context_head: bool, *, load_weights: bool = True) -> None:
+    def __init__(
+        self, config: ImageTowerConfig, dim: int, context_head: bool, *, load_weights: bool = True
+    ) -> None:
         super().__init__(dim, context_head)
         self.config = config
-        self.backbones = nn.ModuleList(
-            ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones
-        )
+        backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
+        self.backbones = nn.ModuleList(backbones)
         if not config.train_backbone:
             self.backbones.requires_grad_(False)
-        feature_dim = sum(int(backbone.dim) for backbone in self.backbones) or config.feature_dim
+        feature_dim = sum(backbone.dim for backbone in backbones) or config.feature_dim
         if not feature_dim:
-            raise CrossAlignError("image: neither backbones nor feature_dim is set; give the recipe one of both")
+            raise CrossAlignError(
+                "image: neither backbones nor feature_dim is set; give the recipe one of both"
+            )
         self.feature_dim: int = feature_dim
         if len({backbone.input for backbone in config.backbones}) > 1:
-            raise CrossAlignError("image.backbones: their pre-processing differs; extract with the same input settings")
+            raise CrossAlignError(
+                "image.backbones: their pre-processing differs; extract with the same input settings"
+            )
         self.encoder = UnitEncoder(
             feature_dim,
             dim,
@@ -158,8 +177,24 @@ class ImageTower(_Enriched):
         if inputs.boxes is not None and inputs.mask is not None:
             boxes = [row[keep] for row, keep in zip(inputs.boxes, inputs.mask, strict=True)]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_backbone):
-            maps = [backbone(inputs.pixels, boxes) for backbone in self.backbones]
+            maps = [backbone(inputs.pixels, boxes, inputs.visible) for backbone in self.backbones]
         return torch.cat([features for features, _, _ in maps], dim=-1), maps[0][1]
+
+    def region_boxes(self, inputs: ImageInputs) -> Tensor:
+        """Boxes of the regions ``(B, N, 4)``, corners relative to the network's input, in ``[0, 1]``.
+
+        Raises:
+            CrossAlignError: imported features without boxes.
+        """
+        if inputs.boxes is not None:
+            return inputs.boxes
+        if not self.backbones:
+            raise CrossAlignError("the regions of these imported features have no boxes")
+        backbone = self.backbones[0]
+        assert isinstance(backbone, ImageBackbone)
+        given = inputs.pixels if inputs.pixels is not None else inputs.features
+        assert given is not None
+        return backbone.grid_boxes().to(given.device).expand(len(given), -1, -1)
 
     def forward(self, inputs: ImageInputs) -> Encoding:
         """Encode B images."""
@@ -238,6 +273,13 @@ class TextTower(_Enriched):
             return self.backbone.tokenize(texts)
         assert self.tokenizer is not None
         return self.tokenizer(texts)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span ``(start, end)`` of each token of one text; ``(0, 0)`` for special tokens."""
+        if self.backbone is not None:
+            return self.backbone.offsets(text)
+        assert self.tokenizer is not None
+        return self.tokenizer.offsets(text)
 
     def forward(self, inputs: TextInputs) -> Encoding:
         """Encode B captions."""

@@ -25,7 +25,9 @@ def write_toy(folder: Path, *, images: int = 60, units: int = 5, width: int = 16
         features.append(vectors[chosen] + 0.1 * random.normal(size=(units, width)).astype(np.float32))
         for number in range(1 + index % 3):
             said = " ".join(WORDS[word] for word in random.permutation(chosen)[:4])
-            captions.append(CaptionRecord(id=f"c{index}-{number}", image_id=f"i{index}", text=said, split=split))
+            captions.append(
+                CaptionRecord(id=f"c{index}-{number}", image_id=f"i{index}", text=said, split=split)
+            )
     collection = Collection.write(
         folder, name="toy", image_root=folder.parent, images=records, captions=captions, provenance={}
     )

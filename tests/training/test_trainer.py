@@ -32,7 +32,10 @@ def assert_same_run(left: Path, right: Path) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
-    one, two = load_file(left / "model" / "model.safetensors"), load_file(right / "model" / "model.safetensors")
+    one, two = (
+        load_file(left / "model" / "model.safetensors"),
+        load_file(right / "model" / "model.safetensors"),
+    )
     assert all(torch.equal(one[name], two[name]) for name in one)
 
     def values(run: Path) -> list[dict[str, object]]:
@@ -72,7 +75,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     recipe = load_recipe(toy)
     train(recipe, tmp_path / "whole", progress=False)
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     calls = 0
@@ -82,11 +85,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
         nonlocal calls
         calls += 1
         if calls == 2 * stop_at:
-            raise Stop
+            raise StopError
         real(terms, norm, step, batch)
 
     monkeypatch.setattr(trainer, "check_finite", interrupting)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(recipe, tmp_path / "parts", progress=False)
     monkeypatch.undo()
     torch.manual_seed(999)  # whatever the process drew meanwhile
@@ -143,7 +146,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_term_and_captions(toy: Path, 
     values[:4] = b"\x00\x00\xc0\x7f"  # the first image's first number becomes NaN
     store.write_bytes(bytes(values))
     recipe = load_recipe(toy, ["model.image.region_dropout=0", "model.image.dropout=0"])
-    with pytest.raises(CrossAlignError, match=r"step \d+: loss term '\w+' is not finite .*captions of the batch: c"):
+    with pytest.raises(
+        CrossAlignError, match=r"step \d+: loss term '\w+' is not finite .*captions of the batch: c"
+    ):
         train(recipe, tmp_path / "run", progress=False)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from crossalign.errors import CrossAlignError
-from crossalign.losses.pairs import same_image
+from crossalign.losses.pairs import image_names
 from crossalign.masking import RealUnits, at_least_float32, masked_mean
 
 __all__ = ["Context", "ContextHead", "ContextualRelationAlignment", "global_to_local_nce"]
@@ -47,23 +48,77 @@ def global_to_local_nce(
     Raises:
         CrossAlignError: there is not one id a pair.
     """
+    names = image_names(len(queries), ids, queries.device)
     with torch.autocast(queries.device.type, enabled=False):
         queries, locals = at_least_float32(queries), at_least_float32(locals)
         real = RealUnits.of(locals, mask)
-        places = real.places(locals.device)
-        owners = places // real.length
+        loss: Tensor = _GlobalToLocal.apply(queries, locals, real, names, temperature, hard_negatives)
+        return loss
 
-        scores = (queries / temperature) @ real.pack(locals).T
+
+class _GlobalToLocal(torch.autograd.Function):
+    """The loss and, while the scores are at hand, their gradient.
+
+    It is zero except at a query's positives and chosen negatives, so that one matrix ``(B, M)`` is all the
+    backward pass needs beside its two matrix products.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        queries: Tensor,
+        locals: Tensor,
+        real: RealUnits,
+        names: Tensor,
+        temperature: float,
+        hard_negatives: int | None,
+    ) -> Tensor:
+        keys = real.pack(locals)
+        count = len(keys)
+        owners = real.places(keys.device) // real.length
+        scores = (queries / temperature) @ keys.T
+        own = owners * count + torch.arange(count, device=keys.device)
+        positives = scores.take(own)
+
         # Finite, so that a query without any negative has finite gradients; its exponential is exactly zero.
         nothing = torch.finfo(scores.dtype).min / 4
-        excluded = same_image(real.batch, ids, scores.device).index_select(1, owners)
-        negatives = scores.masked_fill(excluded, nothing)
-        if hard_negatives is not None and hard_negatives < negatives.shape[1]:
-            negatives = negatives.gather(1, _largest(negatives.detach(), hard_negatives))
+        negatives = scores.masked_fill_(names.unsqueeze(1) == names[owners], nothing)
+        chosen: Tensor | None = None
+        if hard_negatives is not None and hard_negatives < count:
+            chosen = _largest(scores, hard_negatives)
+            negatives = scores.gather(1, chosen)
         against = negatives.logsumexp(dim=1)
-        positives = scores[owners, torch.arange(len(owners), device=scores.device)]
-        terms = F.logsigmoid(positives - against[owners])
-        return -terms.sum() / max(len(terms), 1)
+        margins = positives - against[owners]
+        loss = -F.logsigmoid(margins).sum() / max(count, 1)
+
+        if any(ctx.needs_input_grad):
+            missing = (-margins).sigmoid() / (temperature * count)
+            pull = real.unpack(missing.unsqueeze(1)).sum(dim=1)
+            gradient = (negatives - against.unsqueeze(1)).exp_().mul_(pull)
+            if chosen is not None:
+                gradient = torch.zeros_like(scores).scatter_(1, chosen, gradient)
+            gradient.put_(own, -missing)
+            ctx.save_for_backward(queries, keys, gradient)
+            ctx.real = real
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, grad_output: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+        queries, keys, gradient = ctx.saved_tensors
+        real: RealUnits = ctx.real
+        gradient = gradient * grad_output
+        grad_queries = grad_locals = None
+        with torch.autocast(queries.device.type, enabled=False):
+            if ctx.needs_input_grad[0]:
+                grad_queries = gradient @ keys
+            if ctx.needs_input_grad[1]:
+                # Padding the scores' gradient costs less than padding the product.
+                padded = real.unpack(gradient.T).flatten(0, 1)
+                grad_locals = (padded @ queries).unflatten(0, (real.batch, real.length))
+        return grad_queries, grad_locals, None, None, None, None
 
 
 def _largest(values: Tensor, count: int) -> Tensor:

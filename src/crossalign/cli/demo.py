@@ -9,15 +9,25 @@ import typer
 
 
 def command(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path("demo"),
-    scenes: Annotated[int, typer.Option(min=60, help="Training scenes; validation and test scenes come on top.")] = 2000,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training scenes [the recipe's].")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path(
+        "demo"
+    ),
+    scenes: Annotated[
+        int, typer.Option(min=60, help="Training scenes; validation and test scenes come on top.")
+    ] = 2000,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the training scenes [the recipe's].")
+    ] = None,
     recipe: Annotated[str, typer.Option(help="What to train; scenes-vse is the same without SelfAlign.")] = (
         "scenes-vse-selfalign"
     ),
     seed: Annotated[int, typer.Option(help="Seed of scenes and training.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Draw scenes, train on them, evaluate, index, search, and write a report: the whole of crossalign in minutes.
 

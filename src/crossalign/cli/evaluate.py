@@ -9,7 +9,9 @@ import typer
 
 
 def command(
-    model: Annotated[str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")],
+    model: Annotated[
+        str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")
+    ],
     collection: Annotated[Path | None, typer.Option(help="Folder of the collection [the run's own].")] = None,
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
     folds: Annotated[
@@ -19,13 +21,19 @@ def command(
         list[str] | None,
         typer.Option(help="FeatureStore instead of photos, by path or name [the run's own]. Repeatable."),
     ] = None,
-    text_features: Annotated[str | None, typer.Option(help="FeatureStore instead of captions [the run's own].")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")] = False,
+    text_features: Annotated[
+        str | None, typer.Option(help="FeatureStore instead of captions [the run's own].")
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the result [RUN/results/SPLIT, or none].")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Measure retrieval in both directions: R@1/5/10, median and mean rank, R@sum, with bootstrap intervals."""
     import json
@@ -60,9 +68,9 @@ def command(
     if out is None and recipe is not None:
         out = run / "results" / (split if folds == 1 else f"{split}-{folds}-folds")
     if out is not None:
-        result.save(out)
+        result.save(out, overwrite=True)
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(json.dumps(result.to_dict()))
         return
     Console().print(result_table(result))
     if out is not None:

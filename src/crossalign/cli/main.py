@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import Annotated
@@ -12,6 +13,10 @@ from crossalign import __version__
 from crossalign.errors import CrossAlignError
 
 __all__ = ["app", "main"]
+
+# Threads that spin while they wait cost a step tens of times its time as soon as another process wants a core; read
+# once, when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = ("demo", "import", "extract", "train", "evaluate", "compare", "index", "search")
 
@@ -33,9 +38,12 @@ def _print_version(value: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error (any position).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (any position).")
+    ] = False,
 ) -> None:
     pass
 
@@ -70,6 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         message = " ".join(str(error).split()) or "no message"
         typer.echo(
-            f"crossalign: unexpected {type(error).__name__}: {message} (add --debug for the traceback)", err=True
+            f"crossalign: unexpected {type(error).__name__}: {message} (add --debug for the traceback)",
+            err=True,
         )
         sys.exit(70)

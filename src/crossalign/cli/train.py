@@ -27,11 +27,20 @@ def command(
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Short for --set seed=N.")] = None,
     resume: Annotated[
-        Resume, typer.Option(help="auto: go on from the folder's last checkpoint; never: refuse a folder with a run.")
+        Resume,
+        typer.Option(
+            help="auto: go on from the folder's last checkpoint; never: refuse a folder with a run."
+        ),
     ] = Resume.never,
-    show: Annotated[bool, typer.Option("--show", help="Print the whole recipe, defaults included, and stop.")] = False,
-    list_recipes: Annotated[bool, typer.Option("--list", help="Print the names of the recipes and stop.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the whole recipe, defaults included, and stop.")
+    ] = False,
+    list_recipes: Annotated[
+        bool, typer.Option("--list", help="Print the names of the recipes and stop.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
+    ] = False,
 ) -> None:
     """Train a model from a recipe.
 
@@ -44,7 +53,9 @@ def command(
         typer.echo("\n".join(available_recipes()))
         return
     if not recipe:
-        raise typer.BadParameter(f"give a recipe: {', '.join(available_recipes())}, or a .yaml", param_hint="RECIPE")
+        raise typer.BadParameter(
+            f"give a recipe: {', '.join(available_recipes())}, or a .yaml", param_hint="RECIPE"
+        )
     overrides = list(override or [])
     if seed is not None:
         overrides.append(f"seed={seed}")
@@ -63,8 +74,9 @@ def command(
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **asdict(result)}))
         return
+    waiting = 100 * result.data_seconds / max(result.seconds, 1e-9)
     typer.echo(
         f"best validation R@sum {result.best_rsum:.1f} after epoch {result.best_epoch} of {result.epochs}; "
-        f"{result.steps} steps in {result.seconds:.0f} s ({100 * result.data_seconds / max(result.seconds, 1e-9):.1f} % "
-        f"of it waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {folder}"
+        f"{result.steps} steps in {result.seconds:.0f} s ({waiting:.1f} % of it "
+        f" waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {folder}"
     )

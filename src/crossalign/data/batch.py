@@ -36,12 +36,14 @@ class ImageInputs(_Movable):
         mask: ``(B, N)`` bool, true where a region is real.
         boxes: ``(B, N, 4)`` corners ``x0 y0 x1 y1`` relative to the image, in ``[0, 1]``.
         pixels: ``(B, 3, H, W)`` pre-processed photos.
+        visible: ``(B, 4)`` the part of each photo that its pixels show; None where it is the whole photo.
     """
 
     features: Tensor | None = None
     mask: Tensor | None = None
     boxes: Tensor | None = None
     pixels: Tensor | None = None
+    visible: Tensor | None = None
 
 
 @dataclass

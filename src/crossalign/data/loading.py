@@ -67,18 +67,23 @@ class ImageSource:
         self.positions = [store.index(split.image_ids) for store in self.stores]
         self.preprocess = preprocess
         self.flip, self.crop = flip, crop
-        self.paths = () if self.stores else tuple(collection.image_path(image_id) for image_id in split.image_ids)
+        self.paths = (
+            () if self.stores else tuple(collection.image_path(image_id) for image_id in split.image_ids)
+        )
 
     def __call__(self, images: np.ndarray, random: np.random.Generator | None = None) -> ImageInputs:
         """Inputs of the images at these positions of the split; ``random`` turns augmentation on."""
         if self.stores:
             parts = [
-                store.batch(position[images]) for store, position in zip(self.stores, self.positions, strict=True)
+                store.batch(position[images])
+                for store, position in zip(self.stores, self.positions, strict=True)
             ]
             features = parts[0].features
             if len(parts) > 1:
                 if any(part.mask.shape != parts[0].mask.shape for part in parts):
-                    raise CrossAlignError("image_features: the stores hold different regions of the same image")
+                    raise CrossAlignError(
+                        "image_features: the stores hold different regions of the same image"
+                    )
                 features = np.concatenate([part.features for part in parts], axis=-1)
             boxes = parts[0].boxes
             return ImageInputs(
@@ -97,7 +102,9 @@ class ImageSource:
             width, height = photo.size
             keep = random.uniform(self.crop, 1.0)
             left, top = random.uniform(0, width * (1 - keep)), random.uniform(0, height * (1 - keep))
-            photo = photo.crop((round(left), round(top), round(left + width * keep), round(top + height * keep)))
+            photo = photo.crop(
+                (round(left), round(top), round(left + width * keep), round(top + height * keep))
+            )
         if self.flip > 0 and random.random() < self.flip:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return photo
@@ -142,7 +149,13 @@ class PairSampler(Sampler[list[tuple[int, int, int]]]):
     """
 
     def __init__(
-        self, split: Split, batch_size: int, seed: int, *, images_first: bool = False, captions_per_image: int = 1
+        self,
+        split: Split,
+        batch_size: int,
+        seed: int,
+        *,
+        images_first: bool = False,
+        captions_per_image: int = 1,
     ) -> None:
         self.image_of_text = split.image_of_text
         self.batch_size = batch_size

@@ -29,7 +29,7 @@ class UnitEncoder(nn.Module):
             small datasets the better one.
         pooling: ``"mean"``, ``"max"`` or ``"gpo"``.
         hidden: width of the perceptron's hidden layer.
-        dropout: probability of dropping an input feature.
+        dropout: probability of dropping an input feature, in all units of an item at once.
         normalize_input: scale every unit to norm ``sqrt(C)`` first; features of different backbones then share a scale.
     """
 
@@ -45,8 +45,10 @@ class UnitEncoder(nn.Module):
         normalize_input: bool = False,
     ) -> None:
         super().__init__()
-        self.input_norm = nn.LayerNorm(input_dim, elementwise_affine=False) if normalize_input else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.input_norm = (
+            nn.LayerNorm(input_dim, elementwise_affine=False) if normalize_input else nn.Identity()
+        )
+        self.dropout = dropout
         self.projection = nn.Linear(input_dim, dim)
         nn.init.xavier_uniform_(self.projection.weight)
         nn.init.zeros_(self.projection.bias)
@@ -61,7 +63,10 @@ class UnitEncoder(nn.Module):
 
     def forward(self, units: Tensor, mask: Tensor) -> Encoding:
         """Encode units ``(B, N, C)`` with mask ``(B, N)``."""
-        units = self.dropout(self.input_norm(units))
+        units = self.input_norm(units)
+        if self.training and self.dropout > 0:
+            # The same features of all units of an item: dropped unit by unit, they would come back in the mean.
+            units = units * F.dropout(units.new_ones(len(units), 1, units.shape[-1]), self.dropout)
         context = projected = self.projection(units)
         if self.perceptron is not None and not self.perceptron_on_mean:
             context = projected + self.perceptron(units)

@@ -28,8 +28,11 @@ class WordTokenizer:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.tokenizer.enable_truncation(max_length)
-        self.tokenizer.enable_padding(pad_id=tokenizer.token_to_id(PADDING), pad_token=PADDING)
-        self.unknown = int(tokenizer.token_to_id(UNKNOWN))
+        padding, unknown = tokenizer.token_to_id(PADDING), tokenizer.token_to_id(UNKNOWN)
+        if padding != 0 or unknown is None:
+            raise CrossAlignError(f"the tokenizer has no {PADDING} with id 0 or no {UNKNOWN}; build it anew")
+        self.tokenizer.enable_padding(pad_id=padding, pad_token=PADDING)
+        self.unknown: int = unknown
 
     @classmethod
     def build(cls, texts: Iterable[str], *, min_count: int = 4, max_length: int = 64) -> WordTokenizer:
@@ -38,7 +41,10 @@ class WordTokenizer:
         tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
         trainer = trainers.WordLevelTrainer(
-            min_frequency=min_count, special_tokens=[PADDING, UNKNOWN], show_progress=False, vocab_size=1_000_000
+            min_frequency=min_count,
+            special_tokens=[PADDING, UNKNOWN],
+            show_progress=False,
+            vocab_size=1_000_000,
         )
         tokenizer.train_from_iterator(texts, trainer)
         return cls(tokenizer, max_length)
@@ -49,7 +55,9 @@ class WordTokenizer:
         try:
             return cls(Tokenizer.from_file(str(path)), max_length)
         except Exception as error:  # the library raises bare Exception
-            raise CrossAlignError(f"{path}: not a readable tokenizer ({error}); save the model again") from None
+            raise CrossAlignError(
+                f"{path}: not a readable tokenizer ({error}); save the model again"
+            ) from None
 
     def to_json(self) -> str:
         """The tokenizer as the text of its ``tokenizer.json``."""

@@ -59,19 +59,23 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
     if sources.image_stores and backbones:
         asked = [_identity(backbone.model_dump(mode="json")) for backbone in backbones]
         if [_identity(found) for found in made_by] != asked:
-            names = ", ".join(backbone.name for backbone in backbones)
+            wanted = ", ".join(backbone.name for backbone in backbones)
+            given = ", ".join((found or {}).get("name", "imported features") for found in made_by)
             raise CrossAlignError(
-                f"image features: the model takes {names}, with their own settings, in this order; "
-                f"the stores given hold {', '.join((found or {}).get('name', 'imported features') for found in made_by)}"
+                f"image features: the model takes those of {wanted}, made with the same settings; given are {given}"
             )
     width = sum(store.dim for store in sources.image_stores)
     if sources.image_stores and width != model.image_tower.feature_dim:
-        raise CrossAlignError(f"image features: {width} wide, but the model takes {model.image_tower.feature_dim}")
+        raise CrossAlignError(
+            f"image features: {width} wide, but the model takes {model.image_tower.feature_dim}"
+        )
     if sources.text_store is not None:
         backbone = model.text_tower.backbone
         found = sources.text_store.manifest.get("backbone") or {}
         if backbone is None or found.get("weights_sha256") != backbone.config.weights_sha256:
-            raise CrossAlignError("text features: made by another encoder than the model's; leave --text-features out")
+            raise CrossAlignError(
+                "text features: made by another encoder than the model's; leave --text-features out"
+            )
 
 
 def _identity(backbone: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["same_image", "square"]
+__all__ = ["image_names", "same_image", "square"]
 
 
 def square(scores: Tensor) -> int:
@@ -23,17 +23,26 @@ def square(scores: Tensor) -> int:
     return scores.shape[0]
 
 
+def image_names(batch: int, image_ids: Tensor | None, device: torch.device) -> Tensor:
+    """The ``image_ids`` ``(B,)`` of a batch on ``device``, or ids that all differ where there are none.
+
+    Raises:
+        CrossAlignError: there is not one id a pair.
+    """
+    if image_ids is None:
+        return torch.arange(batch, device=device)
+    if image_ids.shape != (batch,):
+        raise CrossAlignError(
+            f"image ids have shape {tuple(image_ids.shape)} for a batch of {batch} pairs; give one id a pair"
+        )
+    return image_ids.to(device)
+
+
 def same_image(batch: int, image_ids: Tensor | None, device: torch.device) -> Tensor:
     """``(B, B)`` bool: true on the diagonal and where two pairs have equal ``image_ids`` ``(B,)``.
 
     Raises:
         CrossAlignError: there is not one id a pair.
     """
-    if image_ids is None:
-        return torch.eye(batch, dtype=torch.bool, device=device)
-    if image_ids.shape != (batch,):
-        raise CrossAlignError(
-            f"image ids have shape {tuple(image_ids.shape)} for a batch of {batch} pairs; give one id a pair"
-        )
-    ids = image_ids.to(device)
-    return ids.unsqueeze(1) == ids.unsqueeze(0)
+    names = image_names(batch, image_ids, device)
+    return names.unsqueeze(1) == names

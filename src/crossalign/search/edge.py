@@ -24,9 +24,11 @@ _NAMESPACE = uuid.UUID("6e1c6bb4-58a3-5d0c-9a55-0a0f4b1d7f5e")
 _PAGE = 4096
 # Comparing a query with this much vector data (10,000 vectors of width 256) takes under a millisecond.
 _EXACT_KILOBYTES = 10_000
-_GRAPH_EDGES = 24
+_GRAPH_EDGES = 32
 _BUILD_CANDIDATES = 200
-_SEARCH_CANDIDATES = 128
+# How far a search looks around in the graph; near-equal views of one item crowd out other items.
+_SEARCH_CANDIDATES, _SEARCH_CANDIDATES_OF_VIEWS = 128, 320
+_VIEW_DIGITS = 4
 
 
 class EdgeStore:
@@ -40,6 +42,7 @@ class EdgeStore:
         self._shard = shard
         self._folder = folder
         self._count: int | None = None
+        self._candidates = _SEARCH_CANDIDATES if views == 1 else _SEARCH_CANDIDATES_OF_VIEWS
         self.dim = dim
         self.views = views
 
@@ -150,36 +153,45 @@ class EdgeStore:
         k = min(k, self.count())
         if k < 1:
             return []
+        within = edge.Filter(must=[edge.FieldCondition(key="id", match=edge.MatchPrefix(prefix))])
+        best: dict[str, tuple[float, str]] = {}
+        for row in rows:
+            for item, score, point in self._nearest(row.tolist(), k, exact, within if prefix else None):
+                if item not in best or score > best[item][0]:
+                    best[item] = (score, point)
+        if not best:
+            return []
+        # Equal scores are ordered by id, which is read with the payload: the last of k may have equals.
+        lowest = sorted((score for score, _ in best.values()), reverse=True)[:k][-1]
+        scores = {point: score for score, point in best.values() if score >= lowest}
+        with _told(self._folder):
+            records = self._shard.retrieve(list(scores), True, False)
+        hits = [
+            StoreHit(record.payload["id"], scores[str(record.id)], _without_keys(record.payload))
+            for record in records
+        ]
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
+
+    def _nearest(
+        self, query: list[float], k: int, exact: bool, within: edge.Filter | None
+    ) -> Iterator[tuple[str, float, str]]:
+        """The ``k`` best items or more, best first: item, score and point of its best view."""
         # The best view of the item on rank k has at most all views of the k - 1 items before it ahead of it.
         limit = (k - 1) * self.views + 1
-        parameters = edge.SearchParams(hnsw_ef=max(_SEARCH_CANDIDATES, 2 * limit), exact=exact)
-        within = (
-            edge.Filter(must=[edge.FieldCondition(key="id", match=edge.MatchPrefix(prefix))])
-            if prefix
-            else None
+        parameters = edge.SearchParams(hnsw_ef=max(self._candidates, limit + k), exact=exact)
+        # Payloads are left out: reading them for every view takes longer than finding the views.
+        request = edge.QueryRequest(
+            limit, query=edge.Query.Nearest(query), with_payload=False, filter=within, params=parameters
         )
-        requests = [
-            edge.QueryRequest(
-                limit,
-                query=edge.Query.Nearest(row.tolist()),
-                with_payload=True,
-                filter=within,
-                params=parameters,
-            )
-            for row in rows
-        ]
         with _told(self._folder):
-            if len(requests) == 1:
-                answers = [self._shard.query(requests[0])]
-            else:
-                answers = self._shard.query_batch(edge.QueryBatchRequest(requests))
-        best: dict[str, StoreHit] = {}
-        for answer in answers:
-            for point in answer:
-                item = point.payload["id"]
-                if item not in best or point.score > best[item].score:
-                    best[item] = StoreHit(item, float(point.score), _without_keys(point.payload))
-        return sorted(best.values(), key=lambda hit: (-hit.score, hit.id))[:k]
+            points = self._shard.query(request)
+        seen: set[str] = set()
+        for point in points:
+            name = str(point.id)
+            item = name[:-_VIEW_DIGITS]
+            if item not in seen:
+                seen.add(item)
+                yield item, float(point.score), name
 
     def count(self) -> int:
         """Number of items."""
@@ -226,7 +238,8 @@ class EdgeStore:
 
 
 def _point(item: str, view: int) -> str:
-    return str(uuid.uuid5(_NAMESPACE, f"{view}:{item}"))
+    """A point's id: the views of an item differ in the last digits only."""
+    return f"{str(uuid.uuid5(_NAMESPACE, item))[:-_VIEW_DIGITS]}{view:0{_VIEW_DIGITS}x}"
 
 
 def _without_keys(payload: Mapping[str, Any]) -> dict[str, Any]:

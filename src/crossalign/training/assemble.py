@@ -36,10 +36,17 @@ def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
         backbones = [store.manifest.get("backbone") for store in sources.image_stores]
         if all(backbones):
             image["backbones"] = backbones
+            if sources.has_boxes:
+                image["regions"] = "boxes"
+                detector = dict(sources.image_stores[0].manifest["detector"])
+                if detector.pop("kind") == "onnx" and config.image.detector is None:
+                    image["detector"] = detector
         else:
             image["feature_dim"] = sum(store.dim for store in sources.image_stores)
     elif not config.image.backbones:
-        raise CrossAlignError("give the recipe data.image_features (stored features) or model.image.backbones (pixels)")
+        raise CrossAlignError(
+            "give the recipe data.image_features (stored features) or model.image.backbones (pixels)"
+        )
     encoder = config.text.encoder
     if sources.text_store is not None:
         if not isinstance(encoder, HuggingFaceSettings) or encoder.train_backbone:

