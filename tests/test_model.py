@@ -140,7 +140,7 @@ def test_box_regions_come_from_the_caller_or_a_detector(tiny_photos: Callable[..
     inputs = model.image_inputs(paths, boxes)
     assert inputs.boxes is not None
     assert inputs.boxes[0, 1, 2] == 1.0  # clipped to the photo
-    units, mask = model.image_tower.units(inputs)
+    _, mask = model.image_tower.units(inputs)
     assert mask.tolist() == [[True, True, True], [True, False, False]]  # the whole photo always comes first
     alone = model.encode_images(paths[1:], boxes=boxes[1:])
     torch.testing.assert_close(model.encode_images(paths, boxes=boxes)[1], alone[0], atol=1e-6, rtol=1e-5)
@@ -186,9 +186,9 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
 def test_photos_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"not a picture")
     model = build()
-    with pytest.raises(CrossAlignError, match="bad.jpg: not a readable photo"):
+    with pytest.raises(CrossAlignError, match=r"bad\.jpg: not a readable photo"):
         model.encode_images([tmp_path / "bad.jpg"])
-    with pytest.raises(CrossAlignError, match="gone.jpg: no such photo"):
+    with pytest.raises(CrossAlignError, match=r"gone\.jpg: no such photo"):
         model.encode_images([tmp_path / "gone.jpg"])
 
 

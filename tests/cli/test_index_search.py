@@ -188,6 +188,15 @@ def test_bad_input_ends_with_one_line(call: Call, photos: Path, arguments: list[
     assert err.startswith("crossalign: ")
 
 
+def test_model_that_cannot_be_loaded_leaves_nothing_behind(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["index", str(tmp_path / "no model"), str(photos)])
+    assert "no such model folder" in _one_line(capsys.readouterr().err)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos"]
+
+
 def test_rebuild_takes_another_model(call: Call, photos: Path) -> None:
     call("index", "model", "photos")
     code, out, _ = call("index", "other", "photos", "--rebuild", "--json")

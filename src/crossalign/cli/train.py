@@ -77,6 +77,6 @@ def command(
     waiting = 100 * result.data_seconds / max(result.seconds, 1e-9)
     typer.echo(
         f"best validation R@sum {result.best_rsum:.1f} after epoch {result.best_epoch} of {result.epochs}; "
-        f"{result.steps} steps in {result.seconds:.0f} s ({waiting:.1f} % of it "
+        f"{result.steps} steps in {result.seconds:.0f} s ({waiting:.1f} % of it"
         f" waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {folder}"
     )

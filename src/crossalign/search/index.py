@@ -88,13 +88,16 @@ def update_index(
         raise CrossAlignError(
             f"{photos}: no photos found ({' '.join(sorted(PHOTO_SUFFIXES))}); an index of it is left as it is"
         )
-    place.mkdir(parents=True, exist_ok=True)
+    name = model_name(model)
+    if not place.exists():
+        # A model that cannot be loaded must not leave an empty folder.
+        model = load_model(model, device)
+        place.mkdir(parents=True)
     with IndexLock(place, "crossalign index"):
         _remove_leftovers(place)
         path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
         # Read before the model is loaded: what is wrong here should be said at once.
         manifest = _present(path, photos, rebuild)
-        name = model_name(model)
         model = load_model(model, device)
         fingerprint = model.fingerprint
         manifest = _matching(manifest, fingerprint, place, rebuild)
