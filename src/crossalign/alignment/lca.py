@@ -122,6 +122,8 @@ def lca_loss(
 class LocalConceptAlignment(nn.Module):
     """Local Concept Alignment with its codebook; needed in training only.
 
+    The paper keeps the codebook as it is during the first epoch: ``codebook.requires_grad_(False)``.
+
     Args:
         dim: D, width of regions and words.
         concepts: K, size of the codebook.
@@ -163,10 +165,6 @@ class LocalConceptAlignment(nn.Module):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.symmetric = symmetric
         self.codebook = nn.Parameter(F.normalize(torch.randn(concepts, dim), dim=1))
-
-    def freeze_codebook(self, frozen: bool = True) -> None:
-        """Keep the codebook as it is, or let it learn again; the paper freezes it during the first epoch."""
-        self.codebook.requires_grad_(not frozen)
 
     @torch.no_grad()
     def renormalize(self) -> None:
