@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -167,6 +168,9 @@ class ImageTower(_Enriched):
         if inputs.features is not None:
             if inputs.mask is None:
                 raise ValueError("stored features need their mask")
+            if inputs.features.shape[1] == 0:
+                # No image of the batch has a region: what follows expects one unit at least, if only a padded one.
+                return F.pad(inputs.features, (0, 0, 0, 1)), F.pad(inputs.mask, (0, 1))
             return inputs.features, inputs.mask
         if not self.backbones or inputs.pixels is None:
             raise CrossAlignError(
@@ -181,20 +185,27 @@ class ImageTower(_Enriched):
         return torch.cat([features for features, _, _ in maps], dim=-1), maps[0][1]
 
     def region_boxes(self, inputs: ImageInputs) -> Tensor:
-        """Boxes of the regions ``(B, N, 4)``, corners relative to the network's input, in ``[0, 1]``.
+        """Boxes of the regions ``(B, N, 4)``, corners relative to the photo, in ``[0, 1]``.
 
         Raises:
             CrossAlignError: imported features without boxes.
         """
-        if inputs.boxes is not None:
+        if inputs.pixels is None and inputs.boxes is not None:
             return inputs.boxes
         if not self.backbones:
             raise CrossAlignError("the regions of these imported features have no boxes")
-        backbone = self.backbones[0]
-        assert isinstance(backbone, ImageBackbone)
         given = inputs.pixels if inputs.pixels is not None else inputs.features
         assert given is not None
-        return backbone.grid_boxes().to(given.device).expand(len(given), -1, -1)
+        seen = inputs.visible
+        if seen is None:
+            seen = torch.tensor([0.0, 0.0, 1.0, 1.0], device=given.device).expand(len(given), -1)
+        if inputs.boxes is not None:
+            # The backbones put the whole of what they see before the boxes.
+            return torch.cat([seen[:, None], inputs.boxes], dim=1)
+        backbone = self.backbones[0]
+        assert isinstance(backbone, ImageBackbone)
+        origin, extent = seen[:, None, :2], seen[:, None, 2:] - seen[:, None, :2]
+        return origin.repeat(1, 1, 2) + backbone.grid_boxes().to(given.device) * extent.repeat(1, 1, 2)
 
     def forward(self, inputs: ImageInputs) -> Encoding:
         """Encode B images."""
