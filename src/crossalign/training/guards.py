@@ -22,10 +22,10 @@ def check_finite(terms: dict[str, Tensor], gradient_norm: Tensor | None, step: i
     if not broken and gradient_norm is not None and not torch.isfinite(gradient_norm):
         what = "the gradient"
     if what:
-        shown = ", ".join(batch.caption_ids[:8])
+        shown = ", ".join(batch.caption_ids[:8]) + (", ..." if len(batch.caption_ids) > 8 else "")
         values = ", ".join(f"{name}={term.item():.4g}" for name, term in terms.items())
         raise CrossAlignError(
-            f"step {step}: {what} is not finite ({values}); captions of the batch: {shown}, ...; "
+            f"step {step}: {what} is not finite ({values}); captions of the batch: {shown}; "
             "look for bad features, lower optimizer.learning_rate or use training.precision: 32"
         )
 
