@@ -53,7 +53,7 @@ def test_the_collapse_guard_counts_steps_in_a_row() -> None:
     guard = CollapseGuard(patience=3)
     for step, collapsed in enumerate([True, True, False, True, True], start=1):
         guard.check(collapsed, step)
-    with pytest.raises(CrossAlignError, match=r"step 6: the hinge has stood .* for 3 steps.* summed_epochs"):
+    with pytest.raises(CrossAlignError, match=r"step 6: the hinge has stood .* for 3 steps.*summed_epochs"):
         guard.check(True, 6)
 
 
