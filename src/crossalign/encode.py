@@ -11,7 +11,7 @@ from torch import Tensor
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource
-from crossalign.model import RetrievalModel
+from crossalign.model import RetrievalModel, evaluation_mode
 from crossalign.progress import track
 
 __all__ = ["encode_split", "image_source", "text_source"]
@@ -22,12 +22,23 @@ def image_source(
     collection: Collection,
     split: Split,
     stores: Sequence[FeatureStore],
-    **augmentation: float,
+    *,
+    flip: float = 0.0,
+    crop: float = 1.0,
 ) -> ImageSource:
-    """The image inputs a model takes: the stores' rows, or photos pre-processed as the model asks."""
-    backbones = model.config.image.backbones
-    preprocess = backbones[0].input if backbones else None
-    return ImageSource(collection, split, stores, preprocess, **augmentation)
+    """The image inputs a model takes: the stores' rows, or photos pre-processed as the model asks.
+
+    Args:
+        flip: probability of mirroring a photo in training.
+        crop: smallest share of each side that a random training crop keeps.
+    """
+    image = model.config.image
+    if stores:
+        return ImageSource(collection, split, stores)
+    if not image.backbones or image.regions == "boxes":
+        # The model itself finds the boxes, or says why it takes no photos.
+        return ImageSource(collection, split, photo_inputs=model.image_inputs)
+    return ImageSource(collection, split, preprocess=image.backbones[0].input, flip=flip, crop=crop)
 
 
 def text_source(model: RetrievalModel, split: Split, store: FeatureStore | None) -> TextSource:
@@ -49,26 +60,23 @@ def encode_split(
     Returns:
         Images ``(n, D)`` or ``(n, V, D)`` and captions ``(m, D)``, float32 on the CPU, in the split's order.
     """
-    training = model.training
-    model.eval()
     count = len(images.positions[0]) if images.stores else len(images.paths)
-    image_parts = [
-        model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device))
-        .embedding.float()
-        .cpu()
-        for start in track(range(0, count, batch_size), "encode images", enabled=progress)
-    ]
     # Captions of like length together: little is spent on padding.
     order = np.argsort([len(text) for text in texts.texts], kind="stable")
-    embeddings = torch.cat(
-        [
+    with evaluation_mode(model):
+        image_parts = [
+            model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device))
+            .embedding.float()
+            .cpu()
+            for start in track(range(0, count, batch_size), "encode images", enabled=progress)
+        ]
+        text_parts = [
             model.text_tower(texts(order[start : start + batch_size]).to(model.device))
             .embedding.float()
             .cpu()
             for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
         ]
-    )
+    embeddings = torch.cat(text_parts)
     text = torch.empty_like(embeddings)
     text[torch.from_numpy(order)] = embeddings
-    model.train(training)
     return torch.cat(image_parts), text

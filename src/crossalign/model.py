@@ -35,7 +35,7 @@ from crossalign.progress import track
 from crossalign.settings import Settings, parse_settings
 from crossalign.towers import HuggingFaceSettings, ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
 
-__all__ = ["ModelConfig", "RetrievalModel"]
+__all__ = ["ModelConfig", "RetrievalModel", "evaluation_mode"]
 
 FORMAT_VERSION = 1
 DETECTOR = "detector.onnx"
@@ -195,7 +195,7 @@ class RetrievalModel(nn.Module):
         Raises:
             CrossAlignError: a file that is missing or no readable picture.
         """
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             return self._gather(
                 self.image_tower(
                     self.image_inputs(
@@ -216,7 +216,7 @@ class RetrievalModel(nn.Module):
         if isinstance(texts, str):
             raise TypeError("encode_texts takes a list of texts, not one string")
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        with _evaluation_mode(self):
+        with evaluation_mode(self):
             embeddings = self._gather(
                 self.text_tower(
                     self.text_inputs([texts[index] for index in order[start : start + batch_size]])
@@ -315,7 +315,7 @@ class RetrievalModel(nn.Module):
 
 
 @contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside, the mode before it afterwards."""
     training = model.training
     model.eval()

@@ -43,13 +43,17 @@ class Sources:
         )
 
     def split(
-        self, model: RetrievalModel, name: str, **augmentation: float
+        self, model: RetrievalModel, name: str, *, flip: float = 0.0, crop: float = 1.0
     ) -> tuple[Split, ImageSource, TextSource]:
         """A split with the inputs of its images and captions.
+
+        Args:
+            flip: probability of mirroring a photo in training.
+            crop: smallest share of each side that a random training crop keeps.
 
         Raises:
             CrossAlignError: no such split, or an id without a row in a store.
         """
         split = self.collection.split(name)
-        images = image_source(model, self.collection, split, self.image_stores, **augmentation)
+        images = image_source(model, self.collection, split, self.image_stores, flip=flip, crop=crop)
         return split, images, text_source(model, split, self.text_store)

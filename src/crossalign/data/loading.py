@@ -16,6 +16,7 @@ from crossalign.data.batch import Batch, ImageInputs, TextInputs
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.photos import open_photo
+from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
 
 __all__ = ["ImageSource", "PairSampler", "TextSource", "find_store", "training_loader"]
@@ -45,7 +46,8 @@ class ImageSource:
         collection: where the photos are.
         split: the images asked for by position.
         stores: FeatureStores with the same units for each image; their features are concatenated.
-        preprocess: photo to ``(3, H, W)``; used where there are no stores.
+        preprocess: how a photo becomes ``(3, H, W)``; used where there are no stores.
+        photo_inputs: paths of photos to their inputs; used where there is neither.
         flip: probability of mirroring a photo in training.
         crop: smallest share of each side that a random training crop keeps.
 
@@ -58,7 +60,8 @@ class ImageSource:
         collection: Collection,
         split: Split,
         stores: Sequence[FeatureStore] = (),
-        preprocess: Callable[[Image.Image], Tensor] | None = None,
+        preprocess: InputSettings | None = None,
+        photo_inputs: Callable[[Sequence[Path]], ImageInputs] | None = None,
         *,
         flip: float = 0.0,
         crop: float = 1.0,
@@ -66,6 +69,7 @@ class ImageSource:
         self.stores = tuple(stores)
         self.positions = [store.index(split.image_ids) for store in self.stores]
         self.preprocess = preprocess
+        self.photo_inputs = photo_inputs
         self.flip, self.crop = flip, crop
         self.paths = (
             () if self.stores else tuple(collection.image_path(image_id) for image_id in split.image_ids)
@@ -80,7 +84,7 @@ class ImageSource:
             ]
             features = parts[0].features
             if len(parts) > 1:
-                if any(part.mask.shape != parts[0].mask.shape for part in parts):
+                if any(not np.array_equal(part.mask, parts[0].mask) for part in parts):
                     raise CrossAlignError(
                         "image_features: the stores hold different regions of the same image"
                     )
@@ -91,9 +95,16 @@ class ImageSource:
                 mask=torch.from_numpy(parts[0].mask),
                 boxes=None if boxes is None else torch.from_numpy(boxes),
             )
-        assert self.preprocess is not None
-        pixels = [self.preprocess(self._augment(open_photo(self.paths[image]), random)) for image in images]
-        return ImageInputs(pixels=torch.stack(pixels))
+        if self.preprocess is None:
+            assert self.photo_inputs is not None
+            return self.photo_inputs([self.paths[image] for image in images])
+        photos = [self._augment(open_photo(self.paths[image]), random) for image in images]
+        return ImageInputs(
+            pixels=torch.stack([self.preprocess(photo) for photo in photos]),
+            visible=torch.tensor([self.preprocess.visible(*photo.size) for photo in photos])
+            if random is None
+            else None,
+        )
 
     def _augment(self, photo: Image.Image, random: np.random.Generator | None) -> Image.Image:
         if random is None:

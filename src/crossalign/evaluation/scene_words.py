@@ -49,4 +49,5 @@ def ground_scenes(
                     region_mask=image.mask[at].cpu(),
                 )
 
-    return grounding_accuracy(samples(), rule="centre" if not sources.has_boxes else "overlap")
+    boxes_of_objects = sources.has_boxes or model.config.image.regions == "boxes"
+    return grounding_accuracy(samples(), rule="overlap" if boxes_of_objects else "centre")
