@@ -10,6 +10,7 @@ from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource, find_store
 from crossalign.encode import image_source, text_source
+from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 
 __all__ = ["Sources"]
@@ -27,12 +28,16 @@ class Sources:
     def open(
         cls, collection: str | Path, image_features: Sequence[str] = (), text_features: str | None = None
     ) -> Sources:
-        """Open a collection and its stores, by path or by name; ids are checked when a split is asked for."""
+        """Open a collection and its stores, by path or by name; ids are checked when a split is asked for.
+
+        Raises:
+            CrossAlignError: no such collection or store, or a store of the other modality.
+        """
         opened = Collection.load(collection)
         return cls(
             opened,
-            tuple(find_store(opened, name) for name in image_features),
-            find_store(opened, text_features) if text_features else None,
+            tuple(_open(opened, name, "image") for name in image_features),
+            _open(opened, text_features, "text") if text_features else None,
         )
 
     @property
@@ -57,3 +62,12 @@ class Sources:
         split = self.collection.split(name)
         images = image_source(model, self.collection, split, self.image_stores, flip=flip, crop=crop)
         return split, images, text_source(model, split, self.text_store)
+
+
+def _open(collection: Collection, name: str, kind: str) -> FeatureStore:
+    store = find_store(collection, name)
+    if store.manifest["kind"] != kind:
+        raise CrossAlignError(
+            f"{store.folder}: holds {store.manifest['kind']} features; {kind}_features needs {kind} features"
+        )
+    return store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.recipe import Recipe
 from crossalign.settings import parse_settings
 from crossalign.sources import Sources
-from crossalign.towers import HuggingFaceSettings, WordSettings
+from crossalign.towers import HuggingFaceSettings, ImageTowerConfig, TextTowerConfig, WordSettings
 
 __all__ = ["assemble_model", "complete_config"]
 
@@ -26,41 +27,115 @@ def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
         CrossAlignError: the recipe and the stores contradict each other.
     """
     values: dict[str, Any] = config.model_dump()
-    image = values["image"]
     if sources.image_stores:
-        if config.image.backbones or config.image.train_backbone:
-            raise CrossAlignError(
-                "data.image_features and model.image.backbones exclude each other: stored features come from their "
-                "own backbone and cannot be fine-tuned; leave one of both out"
-            )
-        backbones = [store.manifest.get("backbone") for store in sources.image_stores]
-        if all(backbones):
-            image["backbones"] = backbones
-            if sources.has_boxes:
-                image["regions"] = "boxes"
-                detector = dict(sources.image_stores[0].manifest["detector"])
-                if detector.pop("kind") == "onnx" and config.image.detector is None:
-                    image["detector"] = detector
-        else:
-            image["feature_dim"] = sum(store.dim for store in sources.image_stores)
-    elif not config.image.backbones:
-        raise CrossAlignError(
-            "give the recipe data.image_features (stored features) or model.image.backbones (pixels)"
-        )
-    encoder = config.text.encoder
+        values["image"] |= _stored_images(config.image, sources)
+    else:
+        _check_pixels(config.image)
     if sources.text_store is not None:
-        if not isinstance(encoder, HuggingFaceSettings) or encoder.train_backbone:
-            raise CrossAlignError(
-                "data.text_features holds states of a frozen encoder: it needs model.text.encoder.kind: huggingface "
-                "with train_backbone: false"
-            )
-        if encoder.backbone is None:
-            values["text"]["encoder"]["backbone"] = sources.text_store.manifest["backbone"]
+        values["text"]["encoder"]["backbone"] = _stored_encoder(config.text, sources.text_store.manifest)
     return parse_settings(ModelConfig, values, "model settings")
 
 
+def _stored_images(config: ImageTowerConfig, sources: Sources) -> dict[str, Any]:
+    """What the image stores say about the image tower."""
+    stores = sources.image_stores
+    if config.backbones or config.train_backbone:
+        raise CrossAlignError(
+            "data.image_features and model.image.backbones exclude each other: stored features come from their "
+            "own backbone and cannot be fine-tuned; leave one of both out"
+        )
+    width = sum(store.dim for store in stores)
+    if config.feature_dim not in (None, width):
+        raise CrossAlignError(
+            f"model.image.feature_dim is {config.feature_dim}, but data.image_features is {width} wide; "
+            "leave feature_dim out"
+        )
+    if any(
+        store.manifest.get(key) != stores[0].manifest.get(key)
+        for store in stores
+        for key in ("regions", "detector")
+    ):
+        raise CrossAlignError(
+            "data.image_features: the stores hold different regions of an image; extract them with the same "
+            "grid or boxes"
+        )
+    if config.regions == "boxes" and not sources.has_boxes:
+        raise CrossAlignError(
+            "model.image.regions: boxes, but data.image_features holds other regions; leave it out"
+        )
+    if config.detector is not None:
+        if not sources.has_boxes:
+            raise CrossAlignError(
+                "model.image.detector finds boxes, but data.image_features holds none; leave it out"
+            )
+        if not Path(config.detector.model).is_file():
+            raise CrossAlignError(f"model.image.detector: {config.detector.model}: no such detector file")
+    backbones = [store.manifest.get("backbone") for store in stores]
+    if not all(backbones):
+        return {"feature_dim": width}
+    found: dict[str, Any] = {"backbones": backbones}
+    if sources.has_boxes:
+        found["regions"] = "boxes"
+        detector = dict(stores[0].manifest["detector"])
+        if detector.pop("kind") == "onnx" and config.detector is None:
+            found["detector"] = detector
+    return found
+
+
+def _check_pixels(config: ImageTowerConfig) -> None:
+    if not config.backbones:
+        raise CrossAlignError(
+            "give the recipe data.image_features (stored features) or model.image.backbones (pixels)"
+        )
+    if config.regions == "boxes" or config.detector is not None:
+        raise CrossAlignError(
+            "model.image.regions: boxes and model.image.detector need stored features: run 'crossalign extract' with "
+            "--boxes or --detector and name the store in data.image_features"
+        )
+
+
+def _stored_encoder(config: TextTowerConfig, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The encoder that made the text store."""
+    encoder = config.encoder
+    if not isinstance(encoder, HuggingFaceSettings) or encoder.train_backbone:
+        raise CrossAlignError(
+            "data.text_features holds states of a frozen encoder: it needs model.text.encoder.kind: huggingface "
+            "with train_backbone: false"
+        )
+    if config.word_masking > 0:
+        raise CrossAlignError(
+            "model.text.word_masking replaces words before they are encoded, data.text_features holds them encoded; "
+            "use word_dropout, or leave data.text_features out"
+        )
+    stored = manifest.get("backbone")
+    if stored is None:
+        raise CrossAlignError(
+            "data.text_features: the store does not say which encoder made it; make it with 'crossalign extract'"
+        )
+    if encoder.backbone is not None:
+        asked = encoder.backbone.model_dump(mode="json")
+        differing = [key for key in asked if asked[key] != stored.get(key)]
+        if encoder.backbone.weights_sha256 is None:
+            differing.remove("weights_sha256")
+        if differing:
+            raise CrossAlignError(
+                f"model.text.encoder.backbone is not the encoder that made data.text_features "
+                f"({', '.join(differing)}); leave it out"
+            )
+    return dict(stored)
+
+
 def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
-    """Build the model of a recipe, weights drawn from its seed, vocabulary learnt from its training captions."""
+    """Build the model of a recipe, weights drawn from its seed, vocabulary learnt from its training captions.
+
+    Raises:
+        CrossAlignError: the recipe and the stores contradict each other.
+    """
+    if sources.image_stores and (recipe.data.flip > 0 or recipe.data.crop < 1):
+        setting = "flip" if recipe.data.flip > 0 else "crop"
+        raise CrossAlignError(
+            f"data.{setting} changes photos, data.image_features holds features of unchanged ones; leave one out"
+        )
     config = complete_config(recipe.model, sources)
     tokenizer = None
     if isinstance(config.text.encoder, WordSettings):
