@@ -69,6 +69,8 @@ class EdgeStore:
             optimizers=edge.EdgeOptimizersConfig(
                 indexing_threshold=exact_kilobytes, default_segment_number=1
             ),
+            # A search is too short to share out: waking more threads costs more than it saves.
+            max_search_threads=1,
         )
         with _told(folder):
             folder.mkdir(parents=True, exist_ok=True)
