@@ -47,7 +47,7 @@ def retrieval_ranks(
     image: Embeddings,
     text: Embeddings,
     image_of_text: ArrayLike,
-    block: int = 2048,
+    block: int = 4096,
     threads: int | None = None,
 ) -> Ranks:
     """Rank each query's own item by inner product; every tie counts against it.
@@ -193,10 +193,14 @@ class _Block:
         return adds_to_row, adds_to_column
 
     def _count_double(self) -> tuple[np.ndarray, np.ndarray]:
-        """All counts of the block from float64 scores."""
-        scores = self._scores(np.float64)
-        rows = np.count_nonzero(scores >= self.rows.exact[:, None], axis=1)
-        return rows, np.count_nonzero(scores >= self.columns.exact, axis=0)
+        """All counts of the block from float64 scores, some rows at a time to save memory."""
+        row_counts, column_counts = [], np.zeros(len(self.texts), dtype=np.int64)
+        for i in pieces(len(self.images), 4 * _ROWS):
+            part = _Block(self.images[i], self.texts, self.owner - i.start, self.rows[i], self.columns)
+            scores = part._scores(np.float64)
+            row_counts.append(np.count_nonzero(scores >= part.rows.exact[:, None], axis=1))
+            column_counts += np.count_nonzero(scores >= part.columns.exact, axis=0)
+        return np.concatenate(row_counts), column_counts
 
 
 def _pair_scores(images: np.ndarray, texts: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
