@@ -19,7 +19,7 @@ from crossalign.data.photos import open_photo
 from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
 
-__all__ = ["ImageSource", "PairSampler", "TextSource", "find_store", "training_loader"]
+__all__ = ["ImageSource", "PairSampler", "TextSource", "TrainingLoader", "find_store"]
 
 
 def find_store(collection: Collection, name: str) -> FeatureStore:
@@ -221,7 +221,14 @@ class _Collate:
     text_source: TextSource
     caption_ids: tuple[str, ...]
 
-    def __call__(self, items: list[tuple[int, int, int]]) -> Batch:
+    def __call__(self, items: list[tuple[int, int, int]]) -> Batch | CrossAlignError:
+        # Raised in a worker, the error would arrive with the worker's traceback in its message.
+        try:
+            return self.batch(items)
+        except CrossAlignError as error:
+            return error
+
+    def batch(self, items: list[tuple[int, int, int]]) -> Batch:
         images, captions, draws = (np.array(column) for column in zip(*items, strict=True))
         # An image that stands in several pairs is loaded and encoded once.
         different, rows = np.unique(images, return_inverse=True)
@@ -239,17 +246,34 @@ class _Positions(Dataset[tuple[int, int, int]]):
         return item
 
 
-def training_loader(
-    split: Split, image_source: ImageSource, text_source: TextSource, sampler: PairSampler, workers: int
-) -> DataLoader[Batch]:
-    """Batches in the sampler's order, made ahead by ``workers`` processes."""
-    return DataLoader(
-        _Positions(),  # type: ignore[arg-type]
-        batch_sampler=sampler,
-        collate_fn=_Collate(image_source, text_source, split.caption_ids),
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-        # The loader draws a number as it starts: from the global generator, that would shift all later draws of a
-        # run that is resumed inside an epoch.
-        generator=torch.Generator(),
-    )
+class TrainingLoader:
+    """Batches in the sampler's order, made ahead by ``workers`` processes; each iteration is one epoch.
+
+    Raises:
+        CrossAlignError: while iterating: a photo that cannot be read, stores that do not fit together.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        image_source: ImageSource,
+        text_source: TextSource,
+        sampler: PairSampler,
+        workers: int = 0,
+    ) -> None:
+        self._loader: DataLoader[Batch | CrossAlignError] = DataLoader(
+            _Positions(),  # type: ignore[arg-type]
+            batch_sampler=sampler,
+            collate_fn=_Collate(image_source, text_source, split.caption_ids),
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            # The loader draws a number as it starts: from the global generator, that would shift all later draws of
+            # a run that is resumed inside an epoch.
+            generator=torch.Generator(),
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self._loader:
+            if isinstance(batch, CrossAlignError):
+                raise batch
+            yield batch

@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from crossalign.data.batch import Batch
-from crossalign.data.loading import PairSampler, training_loader
+from crossalign.data.loading import PairSampler, TrainingLoader
 from crossalign.encode import encode_split
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import recall
@@ -38,7 +38,7 @@ from crossalign.training.schedule import build_optimizer, build_schedule
 __all__ = ["TrainingResult", "train"]
 
 # Settings that change what is written or how fast it goes, never the weights.
-HARMLESS = ("log_every", "checkpoint_every", "tensorboard")
+HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def train(
         images_first=data.epoch == "images",
         captions_per_image=data.captions_per_image,
     )
-    loader = training_loader(split, images, texts, sampler, data.workers)
+    loader = TrainingLoader(split, images, texts, sampler, data.workers)
 
     # ---- device, precision, optimiser
     fabric = _fabric(recipe.training)
@@ -271,9 +271,10 @@ def _refuse_other_recipe(recipe: Recipe, path: Path) -> None:
     found = yaml.safe_load(path.read_text(encoding="utf-8"))
     asked = yaml.safe_load(recipe.to_yaml())
     for values in (found, asked):
-        if isinstance(values, dict) and isinstance(values.get("training"), dict):
-            for key in HARMLESS:
-                values["training"].pop(key, None)
+        for section, keys in HARMLESS.items():
+            if isinstance(values, dict) and isinstance(values.get(section), dict):
+                for key in keys:
+                    values[section].pop(key, None)
     if found != asked:
         differing = sorted(
             f"{section}.{key}"
