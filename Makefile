@@ -7,7 +7,7 @@ CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 .PHONY: demo test test-long lint types check install clean
 
 demo: $(READY)
-	$(BIN)/crossalign demo
+	$(BIN)/crossalign demo --overwrite
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m "not long"
