@@ -98,10 +98,11 @@ def test_constant_embedding_is_ranked_last(value: float, width: int) -> None:
     assert ranks.i2t.tolist() == [79] * 40  # its own two captions never hurt each other
 
 
-def test_random_constant_row_is_ranked_last_in_odd_blocks() -> None:
-    row = unit(np.random.default_rng(3), 777)
-    ranks = retrieval_ranks(np.tile(row, (150, 1)), np.tile(row, (150, 1)), np.arange(150), block=47)
-    assert ranks.t2i.tolist() == ranks.i2t.tolist() == [150] * 150
+@pytest.mark.parametrize(("items", "width", "block"), [(150, 777, 47), (1500, 9, 4096)])
+def test_random_constant_row_is_ranked_last_in_odd_blocks(items: int, width: int, block: int) -> None:
+    rows = np.tile(unit(np.random.default_rng(3), width), (items, 1))
+    ranks = retrieval_ranks(rows, rows, np.arange(items), block=block)
+    assert ranks.t2i.tolist() == ranks.i2t.tolist() == [items] * items
 
 
 @pytest.mark.parametrize("width", [8, 1024])
