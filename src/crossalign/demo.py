@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich.console import Console
 
 from crossalign.data.collection import Collection, Split
@@ -28,6 +31,8 @@ from crossalign.training.trainer import TrainingResult, train
 
 __all__ = ["DemoOutcome", "run_demo"]
 
+MARKER = "demo.json"
+OWN = ("scenes", "run", "photos", "index", "searches", "report.html", MARKER)
 SHOWN = 5
 TEXT_QUERIES, IMAGE_QUERIES = 6, 3
 
@@ -85,6 +90,7 @@ def run_demo(
 
     Args:
         scenes: training scenes; a tenth of them are added for validation and a quarter for the test, at least 40.
+            Fewer than the recipe's batch are one batch.
         epochs: instead of the recipe's.
         recipe: what to train.
 
@@ -92,6 +98,12 @@ def run_demo(
         CrossAlignError: the folder holds an earlier demo and ``overwrite`` is false, or something else.
     """
     folder = Path(folder)
+    overrides = [_setting("data.collection", folder / "scenes"), f"seed={seed}"]
+    if epochs is not None:
+        overrides.append(f"training.epochs={epochs}")
+    settings = load_recipe(recipe, overrides)
+    if settings.training.batch_size > scenes:
+        settings = load_recipe(recipe, [*overrides, f"training.batch_size={scenes}"])
     _make_room(folder, overwrite)
     clock = _Clock()
     held_out = max(scenes // 10, 40)
@@ -99,8 +111,6 @@ def run_demo(
         folder / "scenes", train=scenes, val=held_out, test=max(scenes // 4, 40), seed=seed, progress=progress
     )
     clock.lap("draw")
-    overrides = [f"data.collection={folder / 'scenes'}", f"seed={seed}"]
-    settings = load_recipe(recipe, overrides + ([f"training.epochs={epochs}"] if epochs is not None else []))
     training = train(settings, folder / "run", progress=progress)
     clock.lap("train")
 
@@ -127,7 +137,7 @@ def run_demo(
     outcome = DemoOutcome(folder, training, result, grounding, clock.seconds)
     _report(outcome, settings, by_text, by_image)
     clock.lap("report")
-    write_json(folder / "demo.json", outcome.to_json())
+    write_json(folder / MARKER, outcome.to_json())
     return outcome
 
 
@@ -146,20 +156,34 @@ class _Clock:
 
 
 def _make_room(folder: Path, overwrite: bool) -> None:
-    """Never delete anything that no demo has made."""
-    if not folder.exists():
-        return
-    own = {"scenes", "run", "photos", "index", "searches", "report.html", "demo.json"}
-    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in own)
+    """An empty folder with the demo's mark in it; never delete anything that no demo has made."""
+    if folder.exists() and not folder.is_dir():
+        raise CrossAlignError(f"{folder}: not a folder; choose another place (--out)")
+    entries = sorted(folder.iterdir()) if folder.exists() else []
+    marked = (folder / MARKER).exists()
+    foreign = [entry.name for entry in entries if not marked or not _of_a_demo(entry.name)]
     if foreign:
         raise CrossAlignError(
             f"{folder}: holds '{foreign[0]}', which no demo made; choose another folder (--out)"
         )
-    if any(folder.iterdir()) and not overwrite:
+    if entries and not overwrite:
         raise CrossAlignError(
             f"{folder}: holds an earlier demo; replace it with --overwrite, or choose another (--out)"
         )
-    shutil.rmtree(folder)
+    # The mark goes last: what is left after an interruption is still a demo's.
+    for entry in sorted(entries, key=lambda path: path.name == MARKER):
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    write_json(folder / MARKER, {"finished": False})
+
+
+def _of_a_demo(name: str) -> bool:
+    """One of a demo's own names, or what a killed one left of it."""
+    return name in OWN or (
+        name.endswith((".tmp", ".old")) and any(name.startswith(f".{own}.") for own in OWN)
+    )
 
 
 def _shown(hits: list[Hit], right: str | None) -> list[Shown]:
@@ -208,24 +232,40 @@ def _image_queries(
 
 
 def _next_commands(folder: Path) -> list[Command]:
+    def quote(text: Path | str) -> str:
+        return shlex.quote(str(text))
+
+    base = folder.with_name(f"{folder.name}-base")
     return [
         Command(
             "Search the scenes",
-            f'crossalign search {folder / "index"} "a red star above a small blue circle"',
+            f'crossalign search {quote(folder / "index")} "a red star above a small blue circle"',
         ),
         Command(
             "Index your own photos with this model",
-            f"crossalign index {folder / 'run'} ~/Pictures/some-folder",
+            f"crossalign index {quote(folder / 'run')} ~/Pictures/some-folder",
         ),
         Command(
             "Train the same model without SelfAlign",
-            f"crossalign train scenes-vse --set data.collection={folder / 'scenes'} --out {folder}-base",
+            f"crossalign train scenes-vse --set {quote(_setting('data.collection', folder / 'scenes'))} "
+            f"--out {quote(base)}",
         ),
-        Command("Evaluate it", f"crossalign evaluate {folder}-base"),
+        Command("Evaluate it", f"crossalign evaluate {quote(base)}"),
         Command(
-            "Compare the two", f"crossalign compare {folder}-base/results/test {folder / 'run/results/test'}"
+            "Compare the two",
+            f"crossalign compare {quote(base / 'results/test')} {quote(folder / 'run/results/test')}",
         ),
     ]
+
+
+def _setting(key: str, path: Path) -> str:
+    """A change of a recipe; its value is read as YAML, so that a name like ``my #1`` needs quotes."""
+    text = str(path)
+    try:
+        plain = yaml.safe_load(text) == text
+    except yaml.YAMLError:
+        plain = False
+    return f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}"
 
 
 def _report(
