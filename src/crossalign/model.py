@@ -77,7 +77,6 @@ class RetrievalModel(nn.Module):
         load_weights: bool = True,
     ) -> None:
         super().__init__()
-        self.config = config
         self._detector: Detector | None = None
         settings = config.text.encoder
         if text_backbone is None and isinstance(settings, HuggingFaceSettings):
@@ -92,6 +91,7 @@ class RetrievalModel(nn.Module):
         self.text_tower = TextTower(
             config.text, config.dim, config.context_head, tokenizer=tokenizer, backbone=text_backbone
         )
+        self.config = config.model_copy(update={"image": self.image_tower.config})
 
     @property
     def dim(self) -> int:
@@ -271,8 +271,10 @@ class RetrievalModel(nn.Module):
         """Load a model folder, a training run's folder, or a model of the Hugging Face Hub.
 
         Raises:
-            CrossAlignError: nothing is there, or what is there is damaged or of another version.
+            CrossAlignError: nothing is there, what is there is damaged or of another version, or there is no such
+                device.
         """
+        _check_device(device)
         folder = _locate(name)
         content = read_json(folder / "config.json")
         if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
@@ -323,6 +325,14 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
+
+
+def _check_device(device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise CrossAlignError(f"device '{device}': cannot be used here ({reason}); use cpu") from None
 
 
 def _locate(name: str | Path) -> Path:

@@ -131,8 +131,9 @@ class ImageTower(_Enriched):
         self, config: ImageTowerConfig, dim: int, context_head: bool, *, load_weights: bool = True
     ) -> None:
         super().__init__(dim, context_head)
-        self.config = config
         backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
+        # Theirs have the checksums of the weights filled in.
+        self.config = config.model_copy(update={"backbones": tuple(built.config for built in backbones)})
         self.backbones = nn.ModuleList(backbones)
         if not config.train_backbone:
             self.backbones.requires_grad_(False)

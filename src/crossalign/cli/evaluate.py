@@ -30,7 +30,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of the result [RUN/results/SPLIT, or none].")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
@@ -41,6 +41,7 @@ def command(
 
     from rich.console import Console
 
+    from crossalign.cli.extract_parts import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.of_model import evaluate_model
     from crossalign.evaluation.tables import result_table
@@ -48,6 +49,7 @@ def command(
     from crossalign.recipe import load_recipe
     from crossalign.sources import Sources
 
+    loaded = RetrievalModel.from_pretrained(model, device_name(device))
     run = Path(model)
     recipe = load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else None
     place = collection or (Path(recipe.data.collection) if recipe is not None else None)
@@ -58,7 +60,7 @@ def command(
         stores, text_store = stores or recipe.data.image_features, text_store or recipe.data.text_features
     sources = Sources.open(place, stores, text_store)
     result = evaluate_model(
-        RetrievalModel.from_pretrained(model, device),
+        loaded,
         sources,
         split,
         folds=folds,

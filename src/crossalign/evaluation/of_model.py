@@ -56,6 +56,10 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
     """
     backbones = model.config.image.backbones
     made_by = [store.manifest.get("backbone") for store in sources.image_stores]
+    if sources.image_stores and model.config.image.train_backbone:
+        raise CrossAlignError(
+            "image features: the model has fine-tuned its own backbones; let it encode the photos, without features"
+        )
     if sources.image_stores and backbones:
         asked = [_identity(backbone.model_dump(mode="json")) for backbone in backbones]
         if [_identity(found) for found in made_by] != asked:
@@ -71,13 +75,16 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
         )
     if sources.text_store is not None:
         backbone = model.text_tower.backbone
-        found = sources.text_store.manifest.get("backbone") or {}
-        if backbone is None or found.get("weights_sha256") != backbone.config.weights_sha256:
+        found = sources.text_store.manifest.get("backbone")
+        if backbone is None or _identity(found) != _identity(backbone.config.model_dump(mode="json")):
             raise CrossAlignError(
                 "text features: made by another encoder than the model's; leave --text-features out"
             )
 
 
 def _identity(backbone: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A backbone's settings without the place of its weights, which may have moved."""
-    return None if backbone is None else {key: value for key, value in backbone.items() if key != "weights"}
+    """A backbone's settings without the place of its weights, which may have moved; a checksum tells them."""
+    if backbone is None:
+        return None
+    place = "weights" if "weights" in backbone else "name"
+    return {key: value for key, value in backbone.items() if key != place}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ class MetricsLog:
     Args:
         folder: the run's folder.
         resume_step: last step that counts; 0 starts anew.
-        tensorboard: write event files to ``tensorboard/``, too.
+        tensorboard: write event files to ``tensorboard/``, too, where the package is installed.
     """
 
     def __init__(self, folder: Path, *, resume_step: int, tensorboard: bool) -> None:
@@ -29,7 +30,7 @@ class MetricsLog:
         os.replace(temporary, path)
         self._file = path.open("a", encoding="utf-8")
         self._board: Any = None
-        if tensorboard:
+        if tensorboard and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
             self._board = SummaryWriter(

@@ -247,7 +247,12 @@ def train(
 
 def _fabric(settings: TrainingSettings) -> Fabric:
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
-    fabric = Fabric(accelerator=settings.accelerator, devices=1)
+    try:
+        fabric = Fabric(accelerator=settings.accelerator, devices=1)
+    except RuntimeError:
+        raise CrossAlignError(
+            f"training.accelerator: {settings.accelerator} is not available here; use auto or cpu"
+        ) from None
     on_gpu = fabric.device.type == "cuda"
     if precision is None:
         precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"

@@ -1,0 +1,392 @@
+"""``crossalign train``, ``evaluate`` and ``compare`` as a user calls them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from crossalign.cli.main import main
+from crossalign.data.collection import Collection
+from crossalign.data.extract import extract_images
+from crossalign.encoders.backbone import ImageBackbone
+from crossalign.evaluation import RetrievalResult
+from crossalign.model import RetrievalModel
+from crossalign.recipe import available_recipes, load_recipe
+from crossalign.training import trainer
+from crossalign.training.checkpoint import load_checkpoint
+from photo_collection import backbone, paint, write_collection, write_weights
+
+RECIPE: dict[str, Any] = {
+    "name": "tiny",
+    "model": {
+        "dim": 12,
+        "context_head": True,
+        "text": {"encoder": {"kind": "gru", "word_dim": 8, "min_count": 1}},
+    },
+    "objective": {"base": {"kind": "contrastive"}, "lca": {"concepts": 8}, "cra": {}},
+    "optimizer": {"learning_rate": 0.01},
+    "training": {"epochs": 3, "batch_size": 8, "checkpoint_every": 1, "log_every": 2, "accelerator": "cpu"},
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """A collection with two stores, a recipe on the first one, and a run of it made by the command line."""
+
+    folder: Path
+    collection: Collection
+    recipe: Path
+    run: Path
+    outcome: dict[str, Any]
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+def call_main(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as ended:
+        main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return int(ended.value.code or 0), captured.out, captured.err
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line: exit code, standard output, standard error."""
+    return lambda *arguments: call_main(capsys, *arguments)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    collection = write_collection(folder / "collection", paint(folder / "photos", 24))
+    for name in ("test_byobnet", "test_resnet"):
+        settings = backbone(write_weights(folder / f"{name}.safetensors", name), name=name, layer=2)
+        store = collection.folder / "features" / name
+        extract_images(collection, store, ImageBackbone(settings), dtype="float32", progress=False)
+    recipe = folder / "tiny.yaml"
+    data = {"collection": str(collection.folder), "image_features": ["test_byobnet"]}
+    recipe.write_text(yaml.safe_dump({**RECIPE, "data": data}))
+    with pytest.MonkeyPatch.context() as patch:
+        printed: list[str] = []
+        patch.setattr("typer.echo", lambda text, **_: printed.append(text))
+        with pytest.raises(SystemExit) as ended:
+            main(["train", str(recipe), "--out", str(folder / "run"), "--json"])
+        assert not ended.value.code
+    return World(folder, collection, recipe, folder / "run", json.loads(printed[0]))
+
+
+def one_line(text: str) -> str:
+    """The last thing told, after any progress bar."""
+    assert text.endswith("\n")
+    lines = [line for line in text.splitlines() if line.startswith("crossalign: ")]
+    assert len(lines) == 1
+    assert text.splitlines()[-1] == lines[0]
+    return lines[0]
+
+
+# ---- train
+
+
+def test_a_run_holds_all_that_was_promised(world: World) -> None:
+    names = {"recipe.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "model", "training.json"}
+    assert {path.name for path in world.run.iterdir()} - {"results"} == names
+    assert world.outcome == {"run": str(world.run), **json.loads((world.run / "training.json").read_text())}
+    assert set(world.outcome) == {
+        "run", "best_rsum", "best_epoch", "epochs", "steps", "seconds", "data_seconds",
+    }  # fmt: skip
+    assert (world.outcome["epochs"], world.outcome["steps"]) == (3, 12)
+    assert load_recipe(world.run / "recipe.yaml") == load_recipe(world.recipe)
+    assert list((world.run / "tensorboard").iterdir())
+
+
+def test_training_tells_what_came_out_and_what_to_do_next(world: World, tmp_path: Path, call: Call) -> None:
+    out = tmp_path / "run"
+    code, said, _ = call("train", world.recipe, "-o", out, "--set", "training.epochs=1", "--seed", 3)
+    assert code == 0
+    assert "best validation R@sum" in said
+    assert "after epoch 1 of 1; 4 steps" in said
+    assert said.splitlines()[-1] == f"next:  crossalign evaluate {out}"
+    recipe = load_recipe(out / "recipe.yaml")
+    assert (recipe.seed, recipe.training.epochs) == (3, 1)
+
+
+def test_the_folder_is_named_after_the_recipe(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call("train", world.recipe, "--set", "name=mine", "--set", "training.epochs=1", "--json")
+    assert code == 0
+    assert json.loads(out)["run"] == "runs/mine"
+    assert (tmp_path / "runs" / "mine" / "model" / "config.json").is_file()
+
+
+def test_list_and_show_train_nothing(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("train", "--list")
+    assert (code, out.split(), err) == (0, list(available_recipes()), "")
+    name = "scenes-vse-selfalign"
+    code, out, err = call(
+        "train",
+        name,
+        "--show",
+        "--set",
+        "objective.lca.concepts=7",
+        "--set",
+        "objective.cra=null",
+        "--seed",
+        9,
+    )
+    assert (code, err) == (0, "")
+    (tmp_path / "shown.yaml").write_text(out)
+    expected = load_recipe(name, ["objective.lca.concepts=7", "objective.cra=null", "seed=9"])
+    assert load_recipe(tmp_path / "shown.yaml") == expected
+    assert expected.objective.cra is None
+    assert [path.name for path in tmp_path.iterdir()] == ["shown.yaml"]
+
+
+def test_no_recipe_is_a_wrong_call(call: Call) -> None:
+    code, out, err = call("train")
+    assert (code, out) == (2, "")
+    assert "scenes-vse-selfalign" in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["flickr9k"], "no recipe 'flickr9k'; there are flickr8k-vse"),
+        (["none.yaml"], "none.yaml: no such recipe file"),
+        (["RECIPE", "--set", "training.epoch=3"], "unknown key 'training.epoch'"),
+        (["RECIPE", "--set", "training.epochs=many"], "training.epochs: input should be a valid integer"),
+        (["RECIPE", "--set", "training.epochs=0"], "training.epochs: input should be greater than"),
+        (["RECIPE", "--set", "training.epochs"], "--set training.epochs: not of the form section.key=value"),
+        (["RECIPE", "--set", "model.dim=[1"], "--set model.dim=[1: the value is not valid YAML"),
+        (["RECIPE", "--set", "name.deep=1"], "'name' is a value, it has no keys"),
+        (["RECIPE", "--set", "data.collection=none"], "none: not a collection"),
+        (["RECIPE", "--set", "data.train=trian"], "no split 'trian'; it has train, val, test"),
+        (["RECIPE", "--set", "data.image_features=[none]"], "no FeatureStore 'none'"),
+        (["RECIPE", "--set", "data.flip=0.5"], "data.flip changes photos"),
+        (["RECIPE", "--set", "training.precision=fp16"], "fp16 needs a GPU"),
+        (
+            ["RECIPE", "--set", "training.accelerator=cuda"],
+            "training.accelerator: cuda is not available here",
+        ),
+        (["RECIPE", "--set", "training.batch_size=100"], "do not fill one batch of 100"),
+    ],
+)
+def test_bad_settings_end_with_one_line_and_leave_nothing(
+    world: World, tmp_path: Path, call: Call, arguments: list[str], message: str
+) -> None:
+    if "cuda" in arguments[-1] and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    out = tmp_path / "run"
+    named = [world.recipe if argument == "RECIPE" else argument for argument in arguments]
+    code, printed, err = call("train", *named, "--out", out)
+    assert (code, printed) == (1, "")
+    assert message in one_line(err)
+    assert not out.exists()
+
+
+def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Call) -> None:
+    before = {path: path.stat().st_mtime_ns for path in world.run.rglob("*")}
+    code, out, err = call("train", world.recipe, "--out", world.run)
+    assert (code, out) == (1, "")
+    assert "holds a run already; continue it with --resume auto" in one_line(err)
+    code, out, _ = call("train", world.recipe, "--out", world.run, "--resume", "auto", "--json")
+    assert (code, json.loads(out)) == (0, world.outcome)
+    code, _, err = call("train", world.recipe, "--out", world.run, "--resume", "auto", "--seed", 4)
+    assert code == 1
+    assert "another recipe (name or seed)" in one_line(err)
+    assert call("train", world.recipe, "--out", world.run, "--resume", "perhaps")[0] == 2
+    assert {path: path.stat().st_mtime_ns for path in world.run.rglob("*")} == before
+
+
+def test_an_interrupted_run_goes_on(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.check_finite
+
+    def interrupting(terms: Any, norm: Any, step: int, batch: Any) -> None:
+        if step == 7:
+            raise KeyboardInterrupt
+        real(terms, norm, step, batch)
+
+    monkeypatch.setattr(trainer, "check_finite", interrupting)
+    code, out, err = call("train", world.recipe, "--out", tmp_path / "run")
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+    monkeypatch.undo()
+    code, out, _ = call("train", world.recipe, "--out", tmp_path / "run", "--resume", "auto", "--json")
+    assert code == 0
+    assert json.loads(out)["best_rsum"] == world.outcome["best_rsum"]
+    one, two = (
+        load_checkpoint(run / "checkpoints" / "last.ckpt")["weights"] for run in (world.run, tmp_path / "run")
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_without_tensorboard_a_run_is_the_same_less_its_folder(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    settings = ["--set", "training.epochs=1"]
+    code, _, err = call("train", world.recipe, "--out", tmp_path / "run", *settings)
+    assert code == 0, err
+    assert not (tmp_path / "run" / "tensorboard").exists()
+    assert (tmp_path / "run" / "metrics.jsonl").is_file()
+
+
+# ---- evaluate
+
+
+def test_a_run_is_evaluated_on_its_own_collection_and_features(world: World, call: Call) -> None:
+    code, out, _ = call("evaluate", world.run, "--json")
+    assert code == 0
+    document = json.loads(out)
+    saved = RetrievalResult.load(world.run / "results" / "test")
+    assert document == json.loads(json.dumps(saved.to_dict()))
+    assert (saved.collection, saved.split) == ("tiny", "test")
+    assert saved.model == RetrievalModel.from_pretrained(world.run).fingerprint
+    code, out, _ = call("evaluate", world.run)
+    assert code == 0
+    assert f"{saved.metrics['rsum']:.1f}" in out
+    assert out.splitlines()[-1] == f"saved: {world.run / 'results' / 'test'}"
+
+
+def test_the_split_that_chose_the_model_gives_the_score_of_training(world: World, call: Call) -> None:
+    code, out, _ = call("evaluate", world.run, "--split", "val", "--json")
+    assert code == 0
+    assert json.loads(out)["metrics"]["rsum"] == pytest.approx(world.outcome["best_rsum"])
+    assert RetrievalResult.load(world.run / "results" / "val").split == "val"
+
+
+def test_raw_photos_give_what_the_store_gives(world: World, tmp_path: Path, call: Call) -> None:
+    _, stored, _ = call("evaluate", world.run, "--json", "--out", tmp_path / "stored")
+    code, raw, _ = call("evaluate", world.run, "--raw", "--json", "--out", tmp_path / "raw")
+    assert code == 0
+    assert json.loads(raw)["metrics"] == json.loads(stored)["metrics"]
+    assert json.loads(raw)["model"] == json.loads(stored)["model"]
+
+
+def test_another_collection_is_encoded_from_its_photos(world: World, tmp_path: Path, call: Call) -> None:
+    other = write_collection(tmp_path / "other", paint(tmp_path / "others", 30))
+    code, out, _ = call(
+        "evaluate", world.run, "--collection", other.folder, "--out", tmp_path / "r", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["counts"]["images"] == 5
+    # With features of its own by the same network, those may be named.
+    settings = backbone(world.folder / "test_byobnet.safetensors", layer=2)
+    extract_images(other, tmp_path / "features", ImageBackbone(settings), dtype="float32", progress=False)
+    place = ["--collection", other.folder, "--image-features", tmp_path / "features", "--out", tmp_path / "s"]
+    code, again, _ = call("evaluate", world.run, *place, "--json")
+    assert code == 0
+    assert json.loads(again)["metrics"] == json.loads(out)["metrics"]
+
+
+def test_a_model_folder_needs_to_be_told_the_collection(world: World, tmp_path: Path, call: Call) -> None:
+    shutil.copytree(world.run / "model", tmp_path / "model")
+    code, out, err = call("evaluate", tmp_path / "model")
+    assert (code, out) == (1, "")
+    assert "not a training run, so it names no collection; give --collection" in one_line(err)
+    code, out, _ = call("evaluate", tmp_path / "model", "--collection", world.collection.folder, "--json")
+    assert code == 0
+    assert json.loads(out)["model"] == RetrievalModel.from_pretrained(world.run).fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["model"], "nothing is saved where no place is named"
+    assert not (tmp_path / "model" / "results").exists()
+
+
+def test_folds_are_galleries_of_their_own(world: World, call: Call) -> None:
+    code, out, _ = call("evaluate", world.run, "--folds", 2, "--json")
+    assert code == 0
+    assert json.loads(out)["protocol"]["folds"] == 2
+    folded = RetrievalResult.load(world.run / "results" / "test-2-folds")
+    assert call("evaluate", world.run)[0] == 0
+    whole = RetrievalResult.load(world.run / "results" / "test")
+    # Smaller galleries can only be easier.
+    assert (folded.table.t2i <= whole.table.t2i).all()
+    code, _, err = call("evaluate", world.run, "--folds", 3)
+    assert code == 1
+    assert "fold" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none"], "none: no such model folder"),
+        (["RUN", "--split", "trian"], "no split 'trian'; it has train, val, test"),
+        (["RUN", "--image-features", "none"], "no FeatureStore 'none'"),
+        (
+            ["RUN", "--image-features", "test_resnet"],
+            "the model takes those of test_byobnet, made with the same settings; given are test_resnet",
+        ),
+        (
+            ["RUN", "--image-features", "test_byobnet", "--image-features", "test_resnet"],
+            "given are test_byobnet, test_resnet",
+        ),
+        (["RUN", "--text-features", "test_byobnet"], "holds image features; text_features needs text"),
+        (["RUN", "--collection", "none"], "none: not a collection"),
+        (["RUN", "--device", "abacus"], "device 'abacus'"),
+        (["RUN", "--device", "cuda"], "--device cuda: PyTorch finds no CUDA device here"),
+    ],
+)
+def test_what_cannot_be_evaluated_ends_with_one_line(
+    world: World,
+    tmp_path: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    monkeypatch.chdir(tmp_path)
+    named = [world.run if argument == "RUN" else argument for argument in arguments]
+    code, out, err = call("evaluate", *named, "--out", tmp_path / "result")
+    assert (code, out) == (1, "")
+    assert message in one_line(err)
+    assert not (tmp_path / "result").exists()
+
+
+def test_features_of_the_same_network_with_other_weights_are_refused(
+    world: World, tmp_path: Path, call: Call
+) -> None:
+    settings = backbone(write_weights(tmp_path / "other.safetensors", seed=1), layer=2)
+    store = tmp_path / "store"
+    extract_images(world.collection, store, ImageBackbone(settings), dtype="float32", progress=False)
+    code, _, err = call("evaluate", world.run, "--image-features", store)
+    assert code == 1
+    assert "made with the same settings" in one_line(err)
+
+
+# ---- compare
+
+
+def test_two_seeds_are_compared(world: World, tmp_path: Path, call: Call) -> None:
+    assert call("train", world.recipe, "--out", tmp_path / "other", "--seed", 8)[0] == 0
+    places = []
+    for run in (world.run, tmp_path / "other"):
+        assert call("evaluate", run, "--out", tmp_path / f"result-{run.name}")[0] == 0
+        places.append(tmp_path / f"result-{run.name}")
+    code, out, err = call("compare", *places, "--resamples", 200, "--json")
+    assert (code, err) == (0, "")
+    last = json.loads(out)["differences"][-1]
+    one, two = (RetrievalResult.load(place).metrics["rsum"] for place in places)
+    assert last["difference"] == pytest.approx(two - one)
+    assert 0 < last["p_value"] <= 1
+    assert call("evaluate", world.run, "--split", "val")[0] == 0
+    code, _, err = call("compare", places[0], world.run / "results" / "val")
+    assert code == 1
+    assert "split" in one_line(err)
