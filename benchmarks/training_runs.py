@@ -50,7 +50,12 @@ def describe(folder: Path) -> dict[str, Any]:
     training = json.loads((folder / "training.json").read_text())
     result = RetrievalResult.load(folder / "results" / "test")
     validations = [event for event in read_metrics(folder / "metrics.jsonl") if event["kind"] == "validation"]
-    return {
+    grounding = folder / "results" / "test" / "grounding.json"
+    extra = {}
+    if grounding.is_file():
+        words = json.loads(grounding.read_text())
+        extra["word_to_region"] = {"accuracy": words["accuracy"], "chance": words["chance"]}
+    return extra | {
         "test": {name: result.metrics[name] for name in RECALLS},
         "validation_rsum": training["best_rsum"],
         "validation_rsum_by_epoch": [round(event["rsum"], 2) for event in validations],

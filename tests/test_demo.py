@@ -43,7 +43,7 @@ def test_the_folder_holds_all_that_was_promised(demo: DemoOutcome) -> None:
     saved = RetrievalResult.load(folder / "run" / "results" / "test")
     assert saved.metrics == demo.result.metrics
     assert saved.model == RetrievalModel.from_pretrained(folder / "run").fingerprint
-    grounding = json.loads((folder / "run" / "results" / "grounding.json").read_text())
+    grounding = json.loads((folder / "run" / "results" / "test" / "grounding.json").read_text())
     assert grounding == json.loads(json.dumps(demo.grounding.to_json()))
     assert 0 < demo.grounding.accuracy <= 100
     told = json.loads((folder / "demo.json").read_text())

@@ -119,7 +119,7 @@ def run_demo(
     result = evaluate_model(model, sources, "test", command="crossalign demo", progress=progress)
     result.save(folder / "run" / "results" / "test")
     grounding = ground_scenes(model, sources, "test")
-    write_json(folder / "run" / "results" / "grounding.json", grounding.to_json())
+    write_json(folder / "run" / "results" / "test" / "grounding.json", grounding.to_json())
     clock.lap("evaluate")
 
     split = collection.split("test")

@@ -35,7 +35,10 @@ def command(
         bool, typer.Option("--json", help="Print the result as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Measure retrieval in both directions: R@1/5/10, median and mean rank, R@sum, with bootstrap intervals."""
+    """Measure retrieval in both directions: R@1/5/10, median and mean rank, R@sum, with bootstrap intervals.
+
+    On synthetic scenes, also how often a word's vector lies closest to a region that shows what the word means.
+    """
     import json
     import sys
 
@@ -44,7 +47,9 @@ def command(
     from crossalign.cli.extract_parts import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.of_model import evaluate_model
+    from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
     from crossalign.evaluation.tables import result_table
+    from crossalign.files import write_json
     from crossalign.model import RetrievalModel
     from crossalign.recipe import load_recipe
     from crossalign.sources import Sources
@@ -71,9 +76,15 @@ def command(
         out = run / "results" / (split if folds == 1 else f"{split}-{folds}-folds")
     if out is not None:
         result.save(out, overwrite=True)
+    grounding = ground_scenes(loaded, sources, split) if has_scene_truth(sources) else None
+    if grounding is not None and out is not None:
+        write_json(out / "grounding.json", grounding.to_json())
     if as_json:
-        typer.echo(json.dumps(result.to_dict()))
+        extra = {} if grounding is None else {"grounding": grounding.to_json()}
+        typer.echo(json.dumps(result.to_dict() | extra))
         return
     Console().print(result_table(result))
+    if grounding is not None:
+        typer.echo(f"word-to-region accuracy {grounding.accuracy:.1f} % (chance {grounding.chance:.1f} %)")
     if out is not None:
         typer.echo(f"saved: {out}")

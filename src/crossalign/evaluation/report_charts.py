@@ -49,8 +49,8 @@ def chart(curve: Curve, identity: str) -> str:
         axes = figure.add_subplot()
         for index, points in enumerate(curve.lines.values()):
             xs, ys = zip(*thinned(points), strict=True) if points else ((), ())
-            few = {"marker": "o", "markersize": 4} if len(xs) <= 40 else {}
-            axes.plot(xs, ys, color=_LINES[index % SERIES], linewidth=2, **few)
+            marker = "o" if len(xs) <= 40 else ""
+            axes.plot(xs, ys, color=_LINES[index % SERIES], linewidth=2, marker=marker, markersize=4)
         axes.set_xlabel(curve.x_label, color=_INK, parse_math=False)
         axes.set_ylabel(curve.y_label, color=_INK, parse_math=False)
         axes.grid(axis="y", color=_INK, alpha=0.13, linewidth=1)

@@ -8,11 +8,17 @@ import numpy as np
 import torch
 
 from crossalign.data.scenes import SceneTruth
+from crossalign.data.scenes.make import TRUTH
 from crossalign.evaluation.grounding import GroundingResult, GroundingSample, grounding_accuracy
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 
-__all__ = ["ground_scenes"]
+__all__ = ["ground_scenes", "has_scene_truth"]
+
+
+def has_scene_truth(sources: Sources) -> bool:
+    """Whether the collection knows which object each word means."""
+    return (sources.collection.folder / TRUTH).is_file()
 
 
 @torch.inference_mode()
