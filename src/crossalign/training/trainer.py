@@ -178,7 +178,9 @@ def train(
         task = bar.add_task("train", total=len(sampler) * recipe.training.epochs, completed=step, status="")
         if checkpoint is not None:
             restore_random_state(checkpoint["random"])
-        while epoch < recipe.training.epochs:
+        # A run that was killed after its last epoch has nothing left to do, also where patience ended it.
+        patience = recipe.training.patience
+        while epoch < recipe.training.epochs and (patience is None or stale < patience):
             objective.begin_epoch(epoch)
             step_module.train()
             sampler.seek(epoch, start)
@@ -237,8 +239,6 @@ def train(
                     stale += 1
                 bar.update(task, status=f"epoch {epoch}  R@sum {metrics['rsum']:.1f}  best {best:.1f}")
             snapshot(epoch, 0)
-            if recipe.training.patience is not None and stale >= recipe.training.patience:
-                break
     log.close()
     result = TrainingResult(best, best_epoch, epoch, step, seconds, data_seconds)
     write_json(folder / "training.json", asdict(result))
