@@ -73,7 +73,7 @@ def flickr(tmp_path_factory: pytest.TempPathFactory, shared_data: Path, shared_w
     assert {name: split["images"] for name, split in summary["splits"].items()} == COUNTS
     assert summary["captions"] == 500
     network = ["--model", "mobilenetv1_100", "--weights", shared_weights / "mobilenetv1_100.safetensors"]
-    network += ["--model-args", "pad_type=same", "--size", 224, "--mean", 0.5, "--std", 0.5]
+    network += ["--model-args", "pad_type=same", "--size", 128, "--mean", 0.5, "--std", 0.5]
     return Slice(source / "images", folder / "flickr", [*network, "--workers", 0, "--device", "cpu"])
 
 
@@ -129,7 +129,7 @@ def test_an_index_of_photos_is_searched_by_the_trained_model(
     assert (made["photos"], made["failed"]) == (20, 0)
     model = RetrievalModel.from_pretrained(run)
     raw = model.encode_images([collection.image_path(name) for name in split.image_ids])
-    for caption in (0, 37, 99):
+    for caption in (0, 99):
         query = split.texts[caption]
         hits = document("search", tmp_path / "index", query, "-k", 20, "--device", "cpu")["hits"]
         scores = model.similarity(raw, model.encode_texts([query]))[:, 0]
