@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from crossalign.alignment.clustering import sinkhorn
-from crossalign.alignment.cra import Context, ContextHead, ContextualRelationAlignment, global_to_local_nce
+from crossalign.alignment.context_head import Context, ContextHead
+from crossalign.alignment.cra import ContextualRelationAlignment, global_to_local_nce
 from crossalign.alignment.lca import LocalConceptAlignment, lca_loss
 
 __all__ = [
