@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -209,6 +210,12 @@ def _texts_of_the_code() -> set[str]:
             if sum(len(text) for text in texts if isinstance(text, str)) >= 12:
                 found.add("".join(".*" if text is None else re.escape(str(text)) for text in texts))
     return found
+
+
+def test_the_table_of_extras_is_that_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    told = re.findall(r"^\| `(\w+)` \|", prose(ROOT / "README.md").partition("| extra |")[2], re.MULTILINE)
+    assert set(told) == project["optional-dependencies"].keys() - {"dev"}
 
 
 def test_no_page_names_a_place_of_one_machine() -> None:
