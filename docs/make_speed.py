@@ -19,6 +19,7 @@ def times(value: dict[str, Any]) -> str:
 
 
 def alignment(result: dict[str, Any]) -> Iterator[Row]:
+    """Losses against what no form can do without, and against the plain formula."""
     size = result["sizes"]
     names = {
         "lca": "Local Concept Alignment",
@@ -33,6 +34,7 @@ def alignment(result: dict[str, Any]) -> Iterator[Row]:
 
 
 def evaluation(result: dict[str, Any]) -> Iterator[Row]:
+    """Ranks against the matrix product, and the statistics."""
     size = result["sizes"]
     at = f"{size['images']:,} images, {size['captions']:,} captions, width {size['width']:,}"
     yield (
@@ -48,6 +50,7 @@ def evaluation(result: dict[str, Any]) -> Iterator[Row]:
 
 
 def search(result: dict[str, Any]) -> Iterator[Row]:
+    """What a user waits for after the query is encoded."""
     for case in result["cases"]:
         views = "" if case["views"] == 1 else f", {case['views']} vectors a photo"
         speed, found = case["milliseconds"]["approximate"], case["recall_at_10"]["approximate"]
@@ -58,6 +61,7 @@ def search(result: dict[str, Any]) -> Iterator[Row]:
 
 
 def feature_loading(result: dict[str, Any]) -> Iterator[Row]:
+    """Memory of reading batches, of a small and of a large store."""
     few, many = result["memory"]["ids"]
     for count, grown in zip((few, many), result["memory"]["growth_bytes"], strict=True):
         yield (
