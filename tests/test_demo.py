@@ -175,7 +175,18 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
 
 
 def test_the_command_of_another_recipe_prints_one_document(tmp_path: Path) -> None:
-    arguments = ["demo", "--scenes", "60", "--epochs", "1", "--recipe", "scenes-vse", "--json", "--out", "there"]
+    arguments = [
+        "demo",
+        "--scenes",
+        "60",
+        "--epochs",
+        "1",
+        "--recipe",
+        "scenes-vse",
+        "--json",
+        "--out",
+        "there",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", "from crossalign.cli.main import main; main()", *arguments],
         cwd=tmp_path,

@@ -35,6 +35,7 @@ def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
         ("training.epochs=many", "training.epochs"),
         ("training.epochs", "section.key=value"),
         ("name.x=3", "'name' is a value"),
+        ("data.captions_per_image=2", "needs epoch: images"),
         ("optimizer.milestones=[1]", None),
     ],
 )

@@ -51,6 +51,14 @@ class DataSettings(Settings):
     )
     workers: int = Field(default=0, ge=0, description="processes that load batches ahead")
 
+    @model_validator(mode="after")
+    def _captions_per_image_belongs_to_images(self) -> DataSettings:
+        if self.epoch == "captions" and self.captions_per_image != 1:
+            raise ValueError(
+                "captions_per_image needs epoch: images; an epoch of captions shows every caption once"
+            )
+        return self
+
 
 class OptimizerSettings(Settings):
     """The optimiser and its learning-rate schedule."""

@@ -65,9 +65,6 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         app(arguments, prog_name="crossalign")  # ends with SystemExit: 0, or 2 for a wrong call
-    except KeyboardInterrupt:
-        typer.echo("crossalign: interrupted", err=True)
-        sys.exit(130)
     except CrossAlignError as error:
         if debug:
             raise
