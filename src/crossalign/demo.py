@@ -7,6 +7,7 @@ import shlex
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from crossalign.data.collection import Collection, Split
 from crossalign.data.scenes import make_scenes
-from crossalign.errors import CrossAlignError
+from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.evaluation import RetrievalResult, result_table
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import evaluate_model
@@ -98,6 +99,9 @@ def run_demo(
         CrossAlignError: the folder holds an earlier demo and ``overwrite`` is false, or something else.
     """
     folder = Path(folder)
+    for package, extra in (("timm", "vision"), ("matplotlib", "report")):
+        if find_spec(package) is None:
+            raise missing_extra(package, extra, "the demo")
     overrides = [_setting("data.collection", folder / "scenes"), f"seed={seed}"]
     if epochs is not None:
         overrides.append(f"training.epochs={epochs}")
@@ -239,7 +243,7 @@ def _next_commands(folder: Path) -> list[Command]:
     return [
         Command(
             "Search the scenes",
-            f'crossalign search {quote(folder / "index")} "a red star above a small blue circle"',
+            f'crossalign search {quote(folder / "index")} "a large red crescent above a small purple triangle"',
         ),
         Command(
             "Index your own photos with this model",

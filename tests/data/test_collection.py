@@ -257,3 +257,13 @@ def test_killed_at_any_step_leaves_nothing_or_everything(tmp_path: Path) -> None
             write(folder)  # what the killed run left behind is not in the way
             shutil.rmtree(folder)
     assert outcomes == [-signal.SIGKILL] * 6 + [0]
+
+
+def test_extracted_features_are_never_overwritten(tmp_path: Path) -> None:
+    write(tmp_path / "c")
+    store = tmp_path / "c" / "features" / "mobilenet"
+    store.mkdir(parents=True)
+    (store / "features.bin").write_bytes(b"hours of work")
+    with pytest.raises(CrossAlignError, match="holds extracted features"):
+        write(tmp_path / "c", overwrite=True)
+    assert (store / "features.bin").read_bytes() == b"hours of work"

@@ -16,7 +16,7 @@ def command(
         int, typer.Option(min=60, help="Training scenes; validation and test scenes come on top.")
     ] = 2000,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Passes over the training scenes [the recipe's].")
+        int | None, typer.Option(min=1, help="Passes over the training scenes; default: the recipe's.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="What to train; scenes-vse is the same without SelfAlign.")] = (
         "scenes-vse-selfalign"

@@ -12,23 +12,27 @@ def command(
     model: Annotated[
         str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")
     ],
-    collection: Annotated[Path | None, typer.Option(help="Folder of the collection [the run's own].")] = None,
+    collection: Annotated[
+        Path | None, typer.Option(help="Folder of the collection; default: the run's own.")
+    ] = None,
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
     folds: Annotated[
         int, typer.Option(min=1, help="1: the whole split is one gallery; 5: mean of five folds (COCO 1K).")
     ] = 1,
     image_features: Annotated[
         list[str] | None,
-        typer.Option(help="FeatureStore instead of photos, by path or name [the run's own]. Repeatable."),
+        typer.Option(
+            help="FeatureStore instead of photos, by path or name; default: the run's own. Repeatable."
+        ),
     ] = None,
     text_features: Annotated[
-        str | None, typer.Option(help="FeatureStore instead of captions [the run's own].")
+        str | None, typer.Option(help="FeatureStore instead of captions; default: the run's own.")
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the result [RUN/results/SPLIT, or none].")
+        Path | None, typer.Option("--out", "-o", help="Folder of the result; default: RUN/results/SPLIT.")
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
@@ -73,7 +77,11 @@ def command(
         progress=True,
     )
     if out is None and recipe is not None:
-        out = run / "results" / (split if folds == 1 else f"{split}-{folds}-folds")
+        out = (
+            run
+            / "results"
+            / "-".join([split, *([f"{folds}-folds"] if folds > 1 else []), *(["raw"] if raw else [])])
+        )
     if out is not None:
         result.save(out, overwrite=True)
     grounding = ground_scenes(loaded, sources, split) if has_scene_truth(sources) else None

@@ -16,7 +16,7 @@ def command(
     ],
     folder: Annotated[Path, typer.Argument(help="Photos, in any depth.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the index [FOLDER.index].")
+        Path | None, typer.Option("--out", "-o", help="Folder of the index; default: FOLDER.index.")
     ] = None,
     rebuild: Annotated[
         bool,

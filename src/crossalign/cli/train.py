@@ -20,7 +20,9 @@ def command(
     recipe: Annotated[
         str, typer.Argument(help="A recipe that comes with the package (see --list), or the path of a .yaml.")
     ] = "",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder of the run [runs/RECIPE].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; default: runs/RECIPE.")
+    ] = None,
     override: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a setting: section.key=value, value read as YAML. Repeatable."),
@@ -44,8 +46,9 @@ def command(
 ) -> None:
     """Train a model from a recipe.
 
-    The run folder holds recipe.yaml, metrics.jsonl, tensorboard/, checkpoints/ and model/, the weights of the best
-    validation R@sum. An interrupted run goes on with --resume auto and ends with the same weights.
+    The run folder holds recipe.yaml, metrics.jsonl, tensorboard/, checkpoints/ and model/ (best validation R@sum).
+
+    An interrupted run goes on with --resume auto and ends with the same weights.
     """
     from crossalign.recipe import available_recipes, load_recipe
 
@@ -70,7 +73,10 @@ def command(
     from crossalign.training.trainer import train
 
     folder = out or Path("runs") / settings.name
+    done = (folder / "training.json").is_file()
     result = train(settings, folder, resume=resume.value)
+    if done:
+        typer.echo(f"{folder}: was finished already, nothing was trained", err=True)
     if as_json:
         typer.echo(json.dumps({"run": str(folder), **asdict(result)}))
         return

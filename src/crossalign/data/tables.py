@@ -61,6 +61,12 @@ def check_target(folder: Path, overwrite: bool) -> None:
             f"{folder}: will not be overwritten, it holds more than a collection ({', '.join(other[:5])}); "
             "move that away or choose another place"
         )
+    features = folder / FEATURES
+    if features.is_dir() and not (features / "manifest.json").is_file() and any(features.iterdir()):
+        raise CrossAlignError(
+            f"{folder}: will not be overwritten, {features} holds extracted features; "
+            "move or remove them, or choose another place"
+        )
 
 
 def check_unique(folder: Path, kind: str, ids: Sequence[str]) -> None:

@@ -125,7 +125,8 @@ class TextBackbone(nn.Module):
         self.network.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save_pretrained(folder)
         # The weights may have been fine-tuned since they were loaded.
-        config = self.config.model_copy(update={"weights_sha256": None})
+        name = Path(self.config.name).name if Path(self.config.name).exists() else self.config.name
+        config = self.config.model_copy(update={"name": name, "weights_sha256": None})
         write_text(folder / SETTINGS_FILE, config.model_dump_json(indent=2) + "\n")
 
     @classmethod

@@ -93,7 +93,12 @@ class SearchEngine:
                 raise CrossAlignError(f"{path}: does not say where the model is; give it (--model)")
             model = manifest.model
         # Loaded before the index is locked: it takes longer than the search.
-        loaded = load_model(model, device)
+        try:
+            loaded = load_model(model, device)
+        except CrossAlignError as error:
+            if model != manifest.model:
+                raise
+            raise CrossAlignError(f"{error}; {path} names it: if it has moved, give it with --model") from None
         fingerprint = loaded.fingerprint
         lock = IndexLock(folder, "crossalign search", wait=wait)
         try:
