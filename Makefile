@@ -16,8 +16,8 @@ test-long: $(READY)
 	$(BIN)/python -m pytest -m long
 
 lint: $(READY)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs
 
 types: $(READY)
 	$(BIN)/mypy
