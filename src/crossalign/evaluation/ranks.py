@@ -19,12 +19,14 @@ __all__ = ["Ranks", "retrieval_ranks"]
 
 _LARGEST_BLOCK = 2**16 - 1
 
-_ROWS, _TILE = 256, 64
+_ROWS, _TILE = 512, 32
 """Rows that a thread takes at a time, and those of them it compares at a time, small enough for its cache."""
 
 _PAIRS, _CACHED = 1024, 64
 """Pairs that a thread scores at a time in float64, and those of them it copies at a time."""
 
+_FEW = 12
+"""Where more than one score in so many reaches a bound, all are compared instead of the places gathered."""
 _DENSE = 64
 """Where more than one score in so many is too close to call, the whole block is computed in float64."""
 
@@ -47,7 +49,7 @@ def retrieval_ranks(
     image: Embeddings,
     text: Embeddings,
     image_of_text: ArrayLike,
-    block: int = 4096,
+    block: int = 6144,
     threads: int | None = None,
 ) -> Ranks:
     """Rank each query's own item by inner product; every tie counts against it.
@@ -62,7 +64,7 @@ def retrieval_ranks(
         image: ``(B, D)`` or ``(B, V, D)``; of V views, the one that fits a caption best counts.
         text: ``(C, D)``.
         image_of_text: ``(C,)``, for each caption the position of its image; captions may stand in any order.
-        block: rows and columns of the score blocks; the whole matrix never exists.
+        block: most rows and columns of a score block; all blocks are about as large, the whole matrix never exists.
         threads: threads that compare scores; by default as many as PyTorch uses.
 
     Raises:
@@ -74,8 +76,9 @@ def retrieval_ranks(
     images, texts, owner, image_norms, text_norms = check_inputs(image, text, image_of_text)
     width = texts.shape[1]
     row_counts, column_counts = np.zeros(len(images), np.int64), np.zeros(len(texts), np.int64)
-    height = max(1, block // images.shape[1])
-    buffer = np.empty(min(height, len(images)) * images.shape[1] * min(block, len(texts)), np.float32)
+    height = _even(len(images), max(1, block // images.shape[1]))
+    breadth = _even(len(texts), block)
+    buffer = np.empty(height * images.shape[1] * breadth, np.float32)
     with _full_precision(), ThreadPoolExecutor(threads or torch.get_num_threads()) as pool:
         every = np.arange(len(texts))
         own = np.concatenate(
@@ -90,12 +93,17 @@ def retrieval_ranks(
         rows = _Thresholds.around(best, image_norms * text_norms.max(), width)
         columns = _Thresholds.around(own, text_norms * image_norms.max(), width)
         for i in pieces(len(images), height):
-            for c in pieces(len(texts), block):
+            for c in pieces(len(texts), breadth):
                 part = _Block(images[i], texts[c], owner[c] - i.start, rows[i], columns[c])
                 found = part.count(buffer, pool.map)
                 row_counts[i] += found[0]
                 column_counts[c] += found[1]
     return Ranks(i2t=1 + row_counts, t2i=1 + column_counts)
+
+
+def _even(count: int, most: int) -> int:
+    """The size of as few equal pieces as possible: a thin last block would cost more than its share."""
+    return -(-count // max(1, -(-count // most)))
 
 
 @dataclass(frozen=True)
@@ -168,20 +176,53 @@ class _Block:
     def _count_sure(self, scores: np.ndarray, stripe: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Counts for a stripe's rows and for all columns, and where in the block scores are too close."""
         row_counts, column_counts, close_at = [], np.zeros(scores.shape[1], dtype=np.int64), []
+        count = self._count_few
         for start in range(stripe.start, stripe.stop, _TILE):
             tile = slice(start, min(start + _TILE, stripe.stop))
-            part, rows = scores[tile], self.rows[tile]
-            # Sums in the narrowest type that holds them: a tile's height in a byte, a block's width in two.
-            reached = np.greater_equal(part, self.columns.high)
-            column_counts += np.add.reduce(reached.view(np.uint8), axis=0, dtype=np.uint8)
-            close = np.greater_equal(part, self.columns.low)
-            close ^= reached
-            np.greater_equal(part, rows.high[:, None], out=reached)
-            row_counts.append(np.add.reduce(reached.view(np.uint8), axis=1, dtype=np.uint16))
-            reached ^= np.greater_equal(part, rows.low[:, None])
-            close |= reached
-            close_at.append(np.flatnonzero(close) + start * scores.shape[1])
+            found = count(scores[tile], self.rows[tile])
+            if found is None:
+                # Little is learnt from one tile to the next: what is dense here is dense below.
+                count = self._count_many
+                found = count(scores[tile], self.rows[tile])
+            row_counts.append(found[0])
+            column_counts += found[1]
+            close_at.append(found[2] + start * scores.shape[1])
         return np.concatenate(row_counts, dtype=np.int64), column_counts, np.concatenate(close_at)
+
+    def _count_few(
+        self, part: np.ndarray, rows: _Thresholds
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """Counts of a tile and the places of its close scores, by looking only at the scores that reach a lower
+        bound; None where these are not few, as in an untrained model."""
+        columns = self.columns
+        reached = np.greater_equal(part, columns.low)
+        reached |= np.greater_equal(part, rows.low[:, None])
+        places = np.flatnonzero(reached)
+        if len(places) * _FEW > reached.size:
+            return None
+        scores = part.reshape(-1)[places]
+        row, column = np.divmod(places, part.shape[1])
+        in_row, in_column = scores >= rows.high[row], scores >= columns.high[column]
+        close = (scores >= rows.low[row]) & ~in_row
+        close |= (scores >= columns.low[column]) & ~in_column
+        return (
+            np.bincount(row[in_row], minlength=len(part)),
+            np.bincount(column[in_column], minlength=part.shape[1]),
+            places[close],
+        )
+
+    def _count_many(self, part: np.ndarray, rows: _Thresholds) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same by comparing every score with every bound."""
+        # Sums in the narrowest type that holds them: a tile's height in a byte, a block's width in two.
+        reached = np.greater_equal(part, self.columns.high)
+        column_counts = np.add.reduce(reached.view(np.uint8), axis=0, dtype=np.uint8)
+        close = np.greater_equal(part, self.columns.low)
+        close ^= reached
+        np.greater_equal(part, rows.high[:, None], out=reached)
+        row_counts = np.add.reduce(reached.view(np.uint8), axis=1, dtype=np.uint16)
+        reached ^= np.greater_equal(part, rows.low[:, None])
+        close |= reached
+        return row_counts, column_counts, np.flatnonzero(close)
 
     def _count_close(
         self, scores: np.ndarray, row: np.ndarray, column: np.ndarray
