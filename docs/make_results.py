@@ -6,13 +6,12 @@ Run it after a benchmark: ``python docs/make_results.py``. Nothing is typed by h
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-SECTION = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.DOTALL)
+BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
@@ -54,32 +53,13 @@ def recipe_table(result: dict[str, Any], up: str, *, words: bool = False) -> lis
         lines.append(
             f"R@sum of {name}: {total['difference']:+.1f} "
             f"(95 % interval {total['low']:+.1f} to {total['high']:+.1f} over images, p = {total['p_value']:.4f}, "
-            "paired permutation). "
+            "paired permutation)."
         )
     lines += [
         "",
         f"Mean ± standard deviation over seeds, test split, chosen on validation. {origin(result, up)}",
     ]
     return lines
-
-
-def ratios(value: Any, path: str = "") -> list[tuple[str, dict[str, Any]]]:
-    """Every ratio in a result, with its place."""
-    if isinstance(value, dict):
-        if {"of", "to", "median"} <= value.keys():
-            return [(path, value)]
-        return [found for key, inner in value.items() for found in ratios(inner, f"{path}/{key}")]
-    return []
-
-
-def ratio_table(result: dict[str, Any], up: str) -> list[str]:
-    """Medians and spreads of time ratios."""
-    lines = ["| time of | to that of | median | least | most |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {entry['of']} | {entry['to']} | {entry['median']:.2f} | {entry['min']:.2f} | {entry['max']:.2f} |"
-        for _, entry in ratios(result)
-    ]
-    return [*lines, "", f"Load before: {result['machine'].get('load', '?')}. {origin(result, up)}"]
 
 
 def search_table(result: dict[str, Any], up: str) -> list[str]:
@@ -104,14 +84,7 @@ def sections(up: str, *, full: bool) -> str:
             parts += ["**Flickr8k, the papers' own settings**", "", *recipe_table(papers, up), ""]
         if (scenes := read("scenes")) is not None:
             parts += ["**Synthetic scenes** (500 test scenes)", "", *recipe_table(scenes, up, words=True), ""]
-        for name, title in (
-            ("alignment", "Losses against their matrix products, and plain forms against ours"),
-            ("evaluation", "Evaluation of 5,000 images x 25,000 captions x 1024"),
-            ("feature_loading", "Batches of stored features against a plain copy"),
-        ):
-            if (result := read(name)) is not None:
-                parts += [f"**{title}**", "", *ratio_table(result, up), ""]
-    if (search := read("search")) is not None:
+    elif (search := read("search")) is not None:
         parts += ["**Search**", "", *search_table(search, up), ""]
     return "\n".join(parts)
 
@@ -120,12 +93,11 @@ def main() -> None:
     """Rewrite both pages."""
     for page, up, full in ((ROOT / "README.md", "", False), (ROOT / "docs" / "results.md", "../", True)):
         text = page.read_text(encoding="utf-8")
-        filled, count = SECTION.subn(
-            lambda match, u=up, f=full: match[1] + sections(u, full=f) + match[2], text
-        )
-        if count != 1:
-            raise SystemExit(f"{page}: expected one results section, found {count}")
-        page.write_text(filled, encoding="utf-8")
+        before, found, rest = text.partition(BEGIN)
+        _, closed, after = rest.partition(END)
+        if not found or not closed:
+            raise SystemExit(f"{page}: has no results section")
+        page.write_text(before + BEGIN + sections(up, full=full) + END + after, encoding="utf-8")
 
 
 if __name__ == "__main__":
