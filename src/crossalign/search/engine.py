@@ -98,7 +98,9 @@ class SearchEngine:
         except CrossAlignError as error:
             if model != manifest.model:
                 raise
-            raise CrossAlignError(f"{error}; {path} names it: if it has moved, give it with --model") from None
+            raise CrossAlignError(
+                f"{error}; {path} names it: if it has moved, give it with --model"
+            ) from None
         fingerprint = loaded.fingerprint
         lock = IndexLock(folder, "crossalign search", wait=wait)
         try:
