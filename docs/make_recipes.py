@@ -55,75 +55,6 @@ The run folder keeps the recipe as it was used, defaults included, in `recipe.ya
 
 """
 
-# Meanings of settings that carry no description in the code, or one that is too short for this page.
-MEANINGS = {
-    "Recipe.name": "names the run; the run folder is `runs/NAME` unless `--out` is given",
-    "Recipe.seed": "of initial weights, of the order of batches, of dropout and of augmentation",
-    "Recipe.data": "see [data](#data)",
-    "DataSettings.train": "split to train on",
-    "DataSettings.image_features": (
-        "FeatureStores, by path or by name in the collection's `features` folder; empty: pixels"
-    ),
-    "DataSettings.validation": "split on which the best epoch is chosen; never the test split",
-    "UnitSettings.projection": (
-        "`linear`; `mlp`: a residual two-layer perceptron beside it, unit by unit; `pooled_mlp`: the perceptron "
-        "on the mean of the units, beside the pooled linear map"
-    ),
-    "UnitSettings.pooling": "how the units become one vector; `gpo`: learnt weights of the sorted values",
-    "UnitSettings.dropout": "probability of dropping an input feature, in all units of an item at once",
-    "UnitSettings.normalize_input": "scale every unit to the same norm first, so that backbones share a scale",
-    "InputSettings.size": "side of the square input in pixels",
-    "InputSettings.mean": "subtracted from the channels, which lie in 0 to 1",
-    "InputSettings.std": "what the channels are divided by afterwards",
-    "InputSettings.interpolation": "filter of the resizing",
-    "InputSettings.resize": "`squash`: the whole photo into a square; `crop`: its central square",
-    "BackboneConfig.input": "see [model.image.backbones.input](#modelimagebackbonesinput)",
-    "BackboneConfig.weights": "a .safetensors or .pth file, `pretrained`: what timm downloads, or null: random",
-    "BackboneConfig.layer": "inner layer to read, by timm's index; null: the last one",
-    "BackboneConfig.grid": "cells a side; null: the map as it comes",
-    "ImageTowerConfig.regions": "what stored features describe; known from the store",
-    "ImageTowerConfig.train_backbone": "fine-tune the backbones from pixels; not with stored features",
-    "WordSettings.kind": "a word-level GRU with a vocabulary learnt from the training captions",
-    "WordSettings.word_dim": "width of a word's embedding",
-    "WordSettings.bidirectional": "read the words backwards, too, and average both directions",
-    "WordSettings.pooling": "how the states become one vector; `last`: the last state, as in VSE++",
-    "WordSettings.max_length": "words of a caption at most; longer ones are cut",
-    "WordSettings.dropout": "probability of dropping a feature of a word's embedding",
-    "HuggingFaceSettings.kind": "token states of a Hugging Face encoder, projected and pooled",
-    "HuggingFaceSettings.train_backbone": "fine-tune the encoder; not with stored token states",
-    "HingeSettings.kind": "sum over the batch of what a match lacks to win by the margin",
-    "HingeSettings.weight": "factor of this term in the total",
-    "HingeSettings.margin": "by how much a match has to win, in units of the score",
-    "ContrastiveSettings.kind": "InfoNCE in both directions; all captions of an image are positives",
-    "ContrastiveSettings.weight": "factor of this term in the total",
-    "ContrastiveSettings.temperature": "what scores are divided by; the first value where it is learnt",
-    "ContrastiveSettings.learnable_temperature": "train the temperature, kept within 0.01 to 0.1",
-    "ContrastiveSettings.reduction": "`paper` divides by the batch size once more, as CUSA's code does",
-    "ObjectiveSettings.base": "the loss of whole images against whole captions; `kind` chooses it",
-    "ObjectiveSettings.lca": "Local Concept Alignment; null: without",
-    "ObjectiveSettings.cra": "Contextual Relation Alignment; null: without",
-    "LCASettings.weight": "factor of this term in the total",
-    "LCASettings.concepts": "size of the codebook",
-    "LCASettings.word_temperature": "what a word's logits are divided by",
-    "LCASettings.epsilon": "sharpness of the regions' assignment; smaller is sharper",
-    "LCASettings.sinkhorn_iterations": "rounds of balancing the assignment",
-    "LCASettings.symmetric": "also train regions against the words' assignments",
-    "CRASettings.weight": "factor of this term in the total",
-    "CRASettings.temperature": "what inner products are divided by",
-    "CRASettings.hard_negatives": "negatives a query meets, the most similar ones; null: all",
-    "OptimizerSettings.name": "which optimiser",
-    "OptimizerSettings.learning_rate": "of everything but fine-tuned backbones",
-    "OptimizerSettings.weight_decay": "of matrices; biases, norms, temperatures and the codebook have none",
-    "OptimizerSettings.schedule": "of the learning rate, after the warm-up",
-    "OptimizerSettings.gamma": "factor at each milestone",
-    "TrainingSettings.epochs": "passes over the training split, see `data.epoch`",
-    "TrainingSettings.batch_size": "pairs a step; the last, smaller batch of an epoch is left out",
-    "TrainingSettings.accelerator": "where it runs; auto: a GPU where there is one",
-    "TrainingSettings.checkpoint_every": "steps between two checkpoints; one is written after each epoch, too",
-    "TrainingSettings.validate_every": "epochs between two validations",
-    "TrainingSettings.tensorboard": "also write event files for TensorBoard (extra `tensorboard`)",
-}
-
 
 def parts(annotation: Any) -> Iterator[type[BaseModel]]:
     """Every settings class that a type speaks of."""
@@ -134,11 +65,9 @@ def parts(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def meaning(kind: type[BaseModel], name: str, field: FieldInfo) -> str:
-    """What a setting means: in the words of this file, or of its description in the code."""
-    owners = [cls.__name__ for cls in kind.__mro__ if name in getattr(cls, "__annotations__", {})]
-    known = next((MEANINGS[f"{owner}.{name}"] for owner in owners if f"{owner}.{name}" in MEANINGS), None)
-    if known is not None or field.description is not None:
-        return known or field.description or ""
+    """What a setting means, in the words of its description in the code."""
+    if field.description is not None:
+        return field.description
     if any(parts(field.annotation)):
         return "see below"
     raise SystemExit(f"{kind.__name__}.{name}: no description; give its Field one")

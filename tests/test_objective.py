@@ -32,7 +32,7 @@ def encodings(views: int | None = None) -> tuple[Encoding, Encoding]:
         {
             "dim": DIM,
             "context_head": True,
-            "image": {"feature_dim": 6, "pooling": "mean"},
+            "image": {"feature_dim": 6, "encoder": {"pooling": "mean"}},
             "text": {"encoder": {"kind": "gru", "word_dim": 5, "min_count": 1, "pooling": "mean"}},
         }
     )

@@ -19,7 +19,7 @@ from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.objective import Objective, ObjectiveSettings
-from crossalign.towers import ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
+from crossalign.towers import ImageTower, ImageTowerConfig, PooledSettings, TextTower, TextTowerConfig
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -40,7 +40,8 @@ BACKBONE: dict[str, Any] = {
 
 def image_tower(context_head: bool = True, **changes: Any) -> ImageTower:
     torch.manual_seed(0)
-    values = {"feature_dim": None if "backbones" in changes else 5, **changes}
+    encoder = {name: changes.pop(name) for name in PooledSettings.model_fields if name in changes}
+    values = {"feature_dim": None if "backbones" in changes else 5, "encoder": encoder, **changes}
     tower = ImageTower(ImageTowerConfig.model_validate(values), DIM, context_head)
     return disturb(tower)
 
@@ -66,7 +67,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def text_tower(bert: Path) -> Callable[..., TextTower]:
-    """A factory: ``text_tower("gru" or "huggingface", tower=..., **encoder settings)``."""
+    """A factory: ``text_tower("gru" or "pooled", tower=..., **encoder settings)``."""
 
     def make(
         kind: str, context_head: bool = True, tower: dict[str, Any] | None = None, **encoder: Any
@@ -196,7 +197,7 @@ def test_words_become_vectors_one_text_at_a_time(
 def test_a_frozen_encoders_tokens_or_their_stored_states_give_the_same(
     text_tower: Callable[..., TextTower], projection: str
 ) -> None:
-    tower = text_tower("huggingface", projection=projection, hidden=5).eval()
+    tower = text_tower("pooled", projection=projection, hidden=5).eval()
     tokens, mask = tower.tokenize(TEXTS)
     with torch.no_grad():
         stored = tower.backbone(tokens, mask)
@@ -236,7 +237,7 @@ def test_padded_regions_have_no_influence(projection: str, pooling: str, trainin
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "pooling"), [("gru", p) for p in (*POOLINGS, "last")] + [("huggingface", p) for p in POOLINGS]
+    ("kind", "pooling"), [("gru", p) for p in (*POOLINGS, "last")] + [("pooled", p) for p in POOLINGS]
 )
 def test_padded_words_have_no_influence(
     text_tower: Callable[..., TextTower], kind: str, pooling: str, training: bool
@@ -373,7 +374,7 @@ def test_word_dropout_closes_the_gaps(text_tower: Callable[..., TextTower], pool
 def test_dropped_tokens_of_a_frozen_encoder_have_no_influence(
     text_tower: Callable[..., TextTower], stored: bool
 ) -> None:
-    tower = text_tower("huggingface", tower={"word_dropout": 0.5}).train()
+    tower = text_tower("pooled", tower={"word_dropout": 0.5}).train()
     tokens, mask = tower.tokenize(TEXTS)
     with torch.no_grad():
         states = tower.backbone(tokens, mask)
@@ -383,13 +384,11 @@ def test_dropped_tokens_of_a_frozen_encoder_have_no_influence(
     torch.manual_seed(4)
     encoding = tower(inputs)
     assert torch.equal(encoding.mask, kept)
-    expected = text_tower("huggingface").train()(
-        TextInputs(features=padded_with(states, kept, 1e3), mask=kept)
-    )
+    expected = text_tower("pooled").train()(TextInputs(features=padded_with(states, kept, 1e3), mask=kept))
     assert_same_encoding(expected, encoding)
 
 
-@pytest.mark.parametrize("kind", ["gru", "huggingface"])
+@pytest.mark.parametrize("kind", ["gru", "pooled"])
 def test_masked_words_become_the_unknown_or_mask_token_in_training(
     text_tower: Callable[..., TextTower], kind: str
 ) -> None:
@@ -434,14 +433,14 @@ def reached(module: nn.Module) -> set[str]:
 
 
 @pytest.mark.parametrize("trains", [False, True])
-@pytest.mark.parametrize("kind", ["gru", "huggingface"])
+@pytest.mark.parametrize("kind", ["gru", "pooled"])
 def test_gradients_reach_what_trains_and_nothing_else(
     text_tower: Callable[..., TextTower], kind: str, trains: bool
 ) -> None:
     images = image_tower(
         backbones=[BACKBONE, {**BACKBONE, "name": "test_resnet"}], train_backbone=trains, pooling="gpo"
     ).train()
-    texts = text_tower(kind, **({"train_backbone": trains} if kind == "huggingface" else {})).train()
+    texts = text_tower(kind, tower={"train_backbone": trains and kind != "gru"}).train()
     objective = Objective(
         ObjectiveSettings.model_validate(
             {"base": {"kind": "contrastive"}, "lca": {"concepts": 4, "symmetric": True}, "cra": {}}
@@ -463,8 +462,8 @@ def test_gradients_reach_what_trains_and_nothing_else(
 
     own = {name for name, _ in texts.named_parameters() if not name.startswith("backbone.")}
     assert own <= reached(texts)
-    assert bool(reached(texts) - own) == (trains and kind == "huggingface")
-    if kind == "huggingface" and not trains:
+    assert bool(reached(texts) - own) == (trains and kind == "pooled")
+    if kind == "pooled" and not trains:
         assert not any(p.requires_grad for p in texts.backbone.parameters())
 
 
@@ -483,7 +482,7 @@ def test_a_frozen_backbone_keeps_its_statistics(trains: bool) -> None:
 
 def test_a_frozen_text_encoder_drops_nothing(text_tower: Callable[..., TextTower]) -> None:
     for trains in (False, True):
-        tower = text_tower("huggingface", train_backbone=trains).train()
+        tower = text_tower("pooled", tower={"train_backbone": trains}).train()
         tokens, mask = tower.tokenize(TEXTS)
         first, second = (tower(TextInputs(tokens=tokens, mask=mask)).embedding for _ in range(2))
         assert torch.equal(first, second) != trains

@@ -1,56 +1,29 @@
-"""The retrieval model: two towers, one similarity, one folder on disk."""
+"""The retrieval model: two towers and one similarity."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
-from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from crossalign.data.batch import ImageInputs, TextInputs
-from crossalign.data.detections import usable_boxes
-from crossalign.data.photos import Photo, open_photo
-from crossalign.encoders.detector import Detector
+from crossalign.data.photos import Photo
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
-from crossalign.files import atomic_folder, read_json, write_json
+from crossalign.model_folder import portable_settings, read_model, write_model
 from crossalign.progress import track
-from crossalign.settings import Settings, parse_settings
-from crossalign.towers import HuggingFaceSettings, ImageTower, ImageTowerConfig, TextTower, TextTowerConfig
+from crossalign.towers import ImageTower, ModelConfig, TextTower
+from crossalign.towers.photos import Boxes, PhotoReader
 
 __all__ = ["ModelConfig", "RetrievalModel", "evaluation_mode"]
-
-FORMAT_VERSION = 1
-DETECTOR = "detector.onnx"
-Boxes = npt.NDArray[np.float32]
-
-
-class ModelConfig(Settings):
-    """Everything needed to build the two towers."""
-
-    dim: int = Field(default=256, gt=0, description="D, joint width")
-    context_head: bool = Field(
-        default=False, description="append SelfAlign's context vectors: the embedding is then 3 D wide"
-    )
-    image: ImageTowerConfig = ImageTowerConfig()
-    text: TextTowerConfig = TextTowerConfig()
 
 
 class RetrievalModel(nn.Module):
@@ -77,14 +50,10 @@ class RetrievalModel(nn.Module):
         load_weights: bool = True,
     ) -> None:
         super().__init__()
-        self._detector: Detector | None = None
-        settings = config.text.encoder
-        if text_backbone is None and isinstance(settings, HuggingFaceSettings):
-            if settings.backbone is None:
-                raise CrossAlignError(
-                    "model.text.encoder.backbone.name is missing: give a path or a hub name"
-                )
-            text_backbone = TextBackbone(settings.backbone)
+        if text_backbone is None and not config.text.reads_words:
+            if config.text.backbone is None:
+                raise CrossAlignError("model.text.backbone.name is missing: give a path or a hub name")
+            text_backbone = TextBackbone(config.text.backbone)
         self.image_tower = ImageTower(
             config.image, config.dim, config.context_head, load_weights=load_weights
         )
@@ -92,6 +61,7 @@ class RetrievalModel(nn.Module):
             config.text, config.dim, config.context_head, tokenizer=tokenizer, backbone=text_backbone
         )
         self.config = config.model_copy(update={"image": self.image_tower.config})
+        self.photos = PhotoReader(self.config.image)
 
     @property
     def dim(self) -> int:
@@ -106,7 +76,7 @@ class RetrievalModel(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the settings and every weight: it changes whenever an embedding could."""
-        digest = hashlib.sha256(json.dumps(self._portable_config(), sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps(portable_settings(self.config), sort_keys=True).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -139,37 +109,7 @@ class RetrievalModel(nn.Module):
             CrossAlignError: a file that is missing or no readable picture, a model without a backbone, or one of
                 box regions without boxes and detector.
         """
-        if not self.config.image.backbones:
-            raise CrossAlignError(
-                "this model was trained on imported features and has no backbone: it cannot encode raw photos; "
-                "train on features made by 'crossalign extract'"
-            )
-        settings = self.config.image.backbones[0].input
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            photos = list(pool.map(open_photo, images))
-            pixels = torch.stack(list(pool.map(settings, photos)))
-        visible = [settings.visible(*photo.size) for photo in photos]
-        inputs = ImageInputs(pixels=pixels, visible=torch.tensor(visible))
-        if self.config.image.regions == "boxes":
-            found = self._detect(photos) if boxes is None else list(boxes)
-            usable = [
-                torch.from_numpy(usable_boxes(np.asarray(rows, np.float32).reshape(-1, 4), part))
-                for rows, part in zip(found, visible, strict=True)
-            ]
-            inputs.boxes = pad_sequence(usable, batch_first=True)
-            lengths = torch.tensor([len(rows) for rows in usable])
-            inputs.mask = torch.arange(inputs.boxes.shape[1]) < lengths[:, None]
-        return inputs.to(self.device)
-
-    def _detect(self, photos: Sequence[Image.Image]) -> list[Boxes]:
-        if self.config.image.detector is None:
-            raise CrossAlignError(
-                "this model was trained on boxes of a file and has no detector: pass boxes=, or train it with "
-                "--set model.image.detector.model=DETECTOR.onnx"
-            )
-        if self._detector is None:
-            self._detector = Detector(self.config.image.detector)
-        return [self._detector(photo).boxes for photo in photos]
+        return self.photos(images, boxes).to(self.device)
 
     def text_inputs(self, texts: Sequence[str]) -> TextInputs:
         """Tokenize texts."""
@@ -231,40 +171,11 @@ class RetrievalModel(nn.Module):
         parts = [encoding.embedding.float().cpu() for encoding in encodings]
         return torch.cat(parts) if parts else torch.empty(0, self.dim)
 
-    def _portable_config(self) -> dict[str, Any]:
-        """The settings without places of this machine: the folder itself holds all weights."""
-        values = self.config.model_dump(mode="json")
-        for backbone in values["image"]["backbones"]:
-            if backbone["weights"] is not None:
-                backbone["weights"] = Path(backbone["weights"]).name
-        if values["image"]["detector"] is not None:
-            values["image"]["detector"]["model"] = DETECTOR
-        encoder = values["text"]["encoder"]
-        if encoder["kind"] == "huggingface":
-            encoder["backbone"]["name"] = Path(encoder["backbone"]["name"]).name
-        return values
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one."""
-        tensors = {
-            name: tensor.detach().cpu().contiguous()
-            for name, tensor in self.state_dict().items()
-            if not name.startswith("text_tower.backbone.")
-        }
-        with atomic_folder(folder, overwrite=True) as temporary:
-            write_json(
-                temporary / "config.json",
-                {"format_version": FORMAT_VERSION, "model": self._portable_config()},
-            )
-            save_file(tensors, temporary / "model.safetensors")
-            if self.text_tower.tokenizer is not None:
-                (temporary / "tokenizer.json").write_text(
-                    self.text_tower.tokenizer.to_json(), encoding="utf-8"
-                )
-            if self.config.image.detector is not None:
-                shutil.copyfile(self.config.image.detector.model, temporary / DETECTOR)
-            if self.text_tower.backbone is not None:
-                self.text_tower.backbone.save(temporary / "text_backbone")
+        write_model(
+            folder, self.config, self.state_dict(), self.text_tower.tokenizer, self.text_tower.backbone
+        )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
@@ -275,33 +186,11 @@ class RetrievalModel(nn.Module):
                 device.
         """
         _check_device(device)
-        folder = _locate(name)
-        content = read_json(folder / "config.json")
-        if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-            raise CrossAlignError(
-                f"{folder / 'config.json'}: not a crossalign model of format {FORMAT_VERSION}"
-            )
-        config = parse_settings(ModelConfig, content.get("model"), str(folder / "config.json"))
-        if config.image.detector is not None:
-            detector = config.image.detector.model_copy(update={"model": str(folder / DETECTOR)})
-            image = config.image.model_copy(update={"detector": detector})
-            config = config.model_copy(update={"image": image})
-        tokenizer = backbone = None
-        if isinstance(config.text.encoder, HuggingFaceSettings):
-            backbone = TextBackbone.load(folder / "text_backbone")
-        else:
-            tokenizer = WordTokenizer.load(folder / "tokenizer.json", config.text.encoder.max_length)
-        model = cls(config, tokenizer=tokenizer, text_backbone=backbone, load_weights=False)
-        weights = folder / "model.safetensors"
-        try:
-            missing, unknown = model.load_state_dict(load_file(weights), strict=False)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise CrossAlignError(f"{weights}: cannot be loaded ({' '.join(str(error).split())})") from None
-        missing = [key for key in missing if not key.startswith("text_tower.backbone.")]
-        if missing or unknown:
-            raise CrossAlignError(
-                f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again"
-            )
+        stored = read_model(name)
+        model = cls(
+            stored.config, tokenizer=stored.tokenizer, text_backbone=stored.text_backbone, load_weights=False
+        )
+        stored.load_into(model)
         return model.to(device).eval()
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
@@ -333,25 +222,3 @@ def _check_device(device: str | torch.device) -> None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise CrossAlignError(f"device '{device}': cannot be used here ({reason}); use cpu") from None
-
-
-def _locate(name: str | Path) -> Path:
-    folder = Path(name)
-    for candidate in (folder, folder / "model"):
-        if (candidate / "config.json").is_file():
-            return candidate
-    if folder.exists():
-        raise CrossAlignError(
-            f"{folder}: no model in it (config.json is missing); give a model or a training run"
-        )
-    if str(name).count("/") != 1 or str(name).startswith((".", "/")):
-        raise CrossAlignError(f"{name}: no such model folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(str(name)))
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrossAlignError(
-            f"{name}: no such folder, and the Hugging Face Hub did not give it ({reason})"
-        ) from None

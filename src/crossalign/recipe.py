@@ -31,13 +31,15 @@ class DataSettings(Settings):
     collection: str = Field(description="folder of the collection")
     image_features: tuple[str, ...] = Field(
         default=(),
-        description="FeatureStores, by path or by name in the collection's features folder; none: pixels",
+        description="FeatureStores, by path or by name in the collection's `features` folder; empty: pixels",
     )
     text_features: str | None = Field(
         default=None, description="FeatureStore of token states of a frozen encoder"
     )
-    train: str = "train"
-    validation: str = "val"
+    train: str = Field(default="train", description="split to train on")
+    validation: str = Field(
+        default="val", description="split on which the best epoch is chosen; never the test split"
+    )
     epoch: Literal["captions", "images"] = Field(
         default="captions",
         description="an epoch shows every caption once, or every image once with random captions",
@@ -63,21 +65,25 @@ class DataSettings(Settings):
 class OptimizerSettings(Settings):
     """The optimiser and its learning-rate schedule."""
 
-    name: Literal["adamw", "adam"] = "adamw"
-    learning_rate: float = Field(default=5e-4, gt=0)
+    name: Literal["adamw", "adam"] = Field(default="adamw", description="which optimiser")
+    learning_rate: float = Field(default=5e-4, gt=0, description="of everything but fine-tuned backbones")
     backbone_learning_rate: float | None = Field(
         default=None, gt=0, description="of fine-tuned backbones; default a tenth of learning_rate"
     )
-    weight_decay: float = Field(default=1e-4, ge=0)
+    weight_decay: float = Field(
+        default=1e-4, ge=0, description="of matrices; biases, norms, temperatures and the codebook have none"
+    )
     clip_norm: float | None = Field(
         default=2.0, gt=0, description="largest norm of the whole gradient; null: any"
     )
-    schedule: Literal["constant", "step", "cosine"] = "cosine"
+    schedule: Literal["constant", "step", "cosine"] = Field(
+        default="cosine", description="of the learning rate, after the warm-up"
+    )
     warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
     milestones: tuple[int, ...] = Field(
         default=(), description="epochs after which the rate is multiplied by gamma"
     )
-    gamma: float = Field(default=0.1, gt=0, le=1)
+    gamma: float = Field(default=0.1, gt=0, le=1, description="factor at each milestone")
     final_fraction: float = Field(
         default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end"
     )
@@ -92,28 +98,36 @@ class OptimizerSettings(Settings):
 class TrainingSettings(Settings):
     """The loop."""
 
-    epochs: int = Field(default=10, ge=1)
-    batch_size: int = Field(default=128, ge=2)
+    epochs: int = Field(default=10, ge=1, description="passes over the training split, see `data.epoch`")
+    batch_size: int = Field(
+        default=128, ge=2, description="pairs a step; the last, smaller batch of an epoch is left out"
+    )
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 autocast on a GPU that has it, else 32"
     )
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="where it runs; auto: a GPU where there is one"
+    )
     log_every: int = Field(default=20, ge=1, description="steps between two lines of metrics.jsonl")
     checkpoint_every: int | None = Field(
-        default=500, gt=0, description="steps; one is written after each epoch, too"
+        default=500, gt=0, description="steps between two checkpoints; one is written after each epoch, too"
     )
-    validate_every: int = Field(default=1, ge=1, description="epochs")
+    validate_every: int = Field(default=1, ge=1, description="epochs between two validations")
     patience: int | None = Field(
         default=None, gt=0, description="stop after so many validations without a new best"
     )
-    tensorboard: bool = True
+    tensorboard: bool = Field(
+        default=True, description="also write event files for TensorBoard (extra `tensorboard`)"
+    )
 
 
 class Recipe(Settings):
     """One training run."""
 
-    name: str
-    seed: int = 0
+    name: str = Field(description="names the run; the run folder is `runs/NAME` unless `--out` is given")
+    seed: int = Field(
+        default=0, description="of initial weights, of the order of batches, of dropout and of augmentation"
+    )
     data: DataSettings
     model: ModelConfig = ModelConfig()
     objective: ObjectiveSettings = ObjectiveSettings()

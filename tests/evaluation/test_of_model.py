@@ -63,8 +63,11 @@ def build(
     collection: Collection, image: dict[str, Any], text: dict[str, Any] | None = None
 ) -> RetrievalModel:
     torch.manual_seed(0)
-    encoder = text or {"kind": "gru", "word_dim": 5, "min_count": 1}
-    values = {"dim": 6, "image": image, "text": {"encoder": encoder}}
+    values = {
+        "dim": 6,
+        "image": image,
+        "text": text or {"encoder": {"kind": "gru", "word_dim": 5, "min_count": 1}},
+    }
     tokenizer = WordTokenizer.build(collection.split("train").texts, min_count=1) if text is None else None
     return RetrievalModel(ModelConfig.model_validate(values), tokenizer=tokenizer).eval()
 
@@ -143,7 +146,7 @@ def test_token_states_of_another_encoder_layer_or_length_are_refused(
         stores[name] = extract_texts(
             collection, tmp_path / name, encoder, dtype="float32", progress=False
         ).store
-    text = {"kind": "huggingface", "backbone": {"name": str(bert)}}
+    text = {"encoder": {"kind": "pooled"}, "backbone": {"name": str(bert)}}
     build(collection, image, text).save_pretrained(tmp_path / "model")
     model = RetrievalModel.from_pretrained(tmp_path / "model")
     places = [str(store.folder)]

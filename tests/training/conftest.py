@@ -51,7 +51,7 @@ data: {{collection: {folder}, image_features: [toy]}}
 model:
   dim: 16
   context_head: true
-  image: {{projection: mlp, pooling: gpo, dropout: 0.1, region_dropout: 0.2}}
+  image: {{region_dropout: 0.2, encoder: {{projection: mlp, pooling: gpo, dropout: 0.1}}}}
   text:
     word_dropout: 0.1
     word_masking: 0.1

@@ -123,14 +123,14 @@ def test_grid_stores_name_their_backbones_in_order(
     collection: Collection, extract: Callable[..., str], tmp_path: Path
 ) -> None:
     stores = (extract("one"), extract("two", "test_resnet", layer=2))
-    config = complete(collection, stores, dim=7, image={"pooling": "max"})
+    config = complete(collection, stores, dim=7, image={"encoder": {"pooling": "max"}})
     assert [(b.name, b.layer, b.grid) for b in config.image.backbones] == [
         ("test_byobnet", 1, 2),
         ("test_resnet", 2, 2),
     ]
     assert config.image.backbones[0].weights == str(tmp_path / "test_byobnet.safetensors")
     assert config.image.backbones[0].weights_sha256 is not None
-    assert (config.dim, config.image.pooling) == (7, "max")
+    assert (config.dim, config.image.encoder.pooling) == (7, "max")
     assert (config.image.regions, config.image.detector, config.image.feature_dim) == ("grid", None, None)
     reverse = complete(collection, stores[::-1])
     assert [b.name for b in reverse.image.backbones] == ["test_resnet", "test_byobnet"]
@@ -189,14 +189,13 @@ def test_pixels_keep_the_recipes_backbones(collection: Collection) -> None:
 
 def test_a_text_store_names_its_encoder(collection: Collection, invent: Callable[..., str]) -> None:
     image, text = invent("image"), invent("text", kind="text", backbone=TEXT_BACKBONE.model_dump())
-    config = complete(collection, (image,), text, text={"encoder": {"kind": "huggingface"}})
-    assert config.text.encoder.kind == "huggingface"
-    assert config.text.encoder.backbone == TEXT_BACKBONE
+    config = complete(collection, (image,), text, text={"encoder": {"kind": "pooled"}})
+    assert config.text.encoder.kind == "pooled"
+    assert config.text.backbone == TEXT_BACKBONE
     # Named in the recipe as well, without its checksum: no contradiction.
-    same = {"kind": "huggingface", "backbone": {"name": "somewhere/encoder", "max_length": 20}}
-    config = complete(collection, (image,), text, text={"encoder": same})
-    assert config.text.encoder.kind == "huggingface"
-    assert config.text.encoder.backbone == TEXT_BACKBONE
+    same = {"name": "somewhere/encoder", "max_length": 20}
+    config = complete(collection, (image,), text, text={"encoder": {"kind": "pooled"}, "backbone": same})
+    assert config.text.backbone == TEXT_BACKBONE
 
 
 # ---- contradictions
@@ -262,22 +261,20 @@ def test_a_text_store_needs_a_frozen_encoder_of_its_own_kind(
     collection: Collection, invent: Callable[..., str]
 ) -> None:
     image, text = invent("image"), invent("text", kind="text", backbone=TEXT_BACKBONE.model_dump())
-    for encoder in ({"kind": "gru"}, {"kind": "huggingface", "train_backbone": True}):
-        assert "states of a frozen encoder" in refused(collection, (image,), text, text={"encoder": encoder})
+    for settings in ({"encoder": {"kind": "gru"}}, {"encoder": {"kind": "pooled"}, "train_backbone": True}):
+        assert "states of a frozen encoder" in refused(collection, (image,), text, text=settings)
     for change in ({"name": "other/encoder"}, {"max_length": 9}, {"layer": 1}, {"weights_sha256": "00" * 32}):
         named = TEXT_BACKBONE.model_copy(update=change).model_dump()
-        message = refused(
-            collection, (image,), text, text={"encoder": {"kind": "huggingface", "backbone": named}}
-        )
+        message = refused(collection, (image,), text, text={"encoder": {"kind": "pooled"}, "backbone": named})
         assert f"({next(iter(change))})" in message
     bare = invent("bare", kind="text")
-    message = refused(collection, (image,), bare, text={"encoder": {"kind": "huggingface"}})
+    message = refused(collection, (image,), bare, text={"encoder": {"kind": "pooled"}})
     assert "does not say which encoder made it" in message
 
 
 def test_words_of_stored_states_cannot_be_masked(collection: Collection, invent: Callable[..., str]) -> None:
     image, text = invent("image"), invent("text", kind="text", backbone=TEXT_BACKBONE.model_dump())
-    settings = {"encoder": {"kind": "huggingface"}, "word_masking": 0.1}
+    settings = {"encoder": {"kind": "pooled"}, "word_masking": 0.1}
     assert "word_masking" in refused(collection, (image,), text, text=settings)
 
 

@@ -53,7 +53,7 @@ def recipe(collection: Collection, store: str, **training: Any) -> Recipe:
             "model": {
                 "dim": 12,
                 "context_head": True,
-                "image": {"region_dropout": 0.3, "dropout": 0.1},
+                "image": {"region_dropout": 0.3, "encoder": {"dropout": 0.1}},
                 "text": {"word_dropout": 0.1, "encoder": {"kind": "gru", "word_dim": 8, "min_count": 1}},
             },
             "objective": {

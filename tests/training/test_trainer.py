@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_term_and_captions(toy: Path, 
     values = bytearray(store.read_bytes())
     values[:4] = b"\x00\x00\xc0\x7f"  # the first image's first number becomes NaN
     store.write_bytes(bytes(values))
-    recipe = load_recipe(toy, ["model.image.region_dropout=0", "model.image.dropout=0"])
+    recipe = load_recipe(toy, ["model.image.region_dropout=0", "model.image.encoder.dropout=0"])
     with pytest.raises(
         CrossAlignError, match=r"step \d+: loss term '\w+' is not finite .*captions of the batch: c"
     ):

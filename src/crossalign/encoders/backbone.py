@@ -30,16 +30,16 @@ class BackboneConfig(Settings):
     model_args: dict[str, Any] = Field(default={}, description="further arguments of the timm model")
     weights: str | None = Field(
         default=None,
-        description="a .safetensors or .pth file, 'pretrained' (timm's download), or none (random)",
+        description="a .safetensors or .pth file, `pretrained`: what timm downloads, or null: random",
     )
     weights_sha256: str | None = Field(
         default=None, description="checksum of the weights; filled in when loaded"
     )
     layer: int | None = Field(
-        default=None, description="inner layer to read (timm's index); none: the last one"
+        default=None, description="inner layer to read, by timm's index; null: the last one"
     )
     input: InputSettings
-    grid: int | None = Field(default=4, ge=1, description="cells a side; none: the map as it comes")
+    grid: int | None = Field(default=4, ge=1, description="cells a side; null: the map as it comes")
     global_cell: bool = Field(default=True, description="put the mean of the whole map first")
 
 

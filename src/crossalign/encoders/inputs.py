@@ -29,11 +29,15 @@ class InputSettings(Settings):
     ``mean`` and divided by ``std``.
     """
 
-    size: int = Field(ge=1)
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bicubic"
-    resize: Literal["squash", "crop"] = "squash"
+    size: int = Field(ge=1, description="side of the square input in pixels")
+    mean: tuple[float, float, float] = Field(description="subtracted from the channels, which lie in 0 to 1")
+    std: tuple[float, float, float] = Field(description="what the channels are divided by afterwards")
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = Field(
+        default="bicubic", description="filter of the resizing"
+    )
+    resize: Literal["squash", "crop"] = Field(
+        default="squash", description="`squash`: the whole photo into a square; `crop`: its central square"
+    )
 
     @field_validator("std")
     @classmethod

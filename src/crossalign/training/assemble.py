@@ -13,7 +13,7 @@ from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.recipe import Recipe
 from crossalign.settings import parse_settings
 from crossalign.sources import Sources
-from crossalign.towers import HuggingFaceSettings, ImageTowerConfig, TextTowerConfig, WordSettings
+from crossalign.towers import GRUSettings, ImageTowerConfig, TextTowerConfig
 
 __all__ = ["assemble_model", "complete_config"]
 
@@ -32,7 +32,7 @@ def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
     else:
         _check_pixels(config.image)
     if sources.text_store is not None:
-        values["text"]["encoder"]["backbone"] = _stored_encoder(config.text, sources.text_store.manifest)
+        values["text"]["backbone"] = _stored_encoder(config.text, sources.text_store.manifest)
     return parse_settings(ModelConfig, values, "model settings")
 
 
@@ -96,11 +96,10 @@ def _check_pixels(config: ImageTowerConfig) -> None:
 
 def _stored_encoder(config: TextTowerConfig, manifest: dict[str, Any]) -> dict[str, Any]:
     """The encoder that made the text store."""
-    encoder = config.encoder
-    if not isinstance(encoder, HuggingFaceSettings) or encoder.train_backbone:
+    if config.reads_words or config.train_backbone:
         raise CrossAlignError(
-            "data.text_features holds states of a frozen encoder: it needs model.text.encoder.kind: huggingface "
-            "with train_backbone: false"
+            "data.text_features holds states of a frozen encoder: it needs model.text.train_backbone: false and a "
+            "model.text.encoder that reads them, such as kind: pooled"
         )
     if config.word_masking > 0:
         raise CrossAlignError(
@@ -112,14 +111,14 @@ def _stored_encoder(config: TextTowerConfig, manifest: dict[str, Any]) -> dict[s
         raise CrossAlignError(
             "data.text_features: the store does not say which encoder made it; make it with 'crossalign extract'"
         )
-    if encoder.backbone is not None:
-        asked = encoder.backbone.model_dump(mode="json")
+    if config.backbone is not None:
+        asked = config.backbone.model_dump(mode="json")
         differing = [key for key in asked if asked[key] != stored.get(key)]
-        if encoder.backbone.weights_sha256 is None:
+        if config.backbone.weights_sha256 is None:
             differing.remove("weights_sha256")
         if differing:
             raise CrossAlignError(
-                f"model.text.encoder.backbone is not the encoder that made data.text_features "
+                f"model.text.backbone is not the encoder that made data.text_features "
                 f"({', '.join(differing)}); leave it out"
             )
     return dict(stored)
@@ -138,7 +137,7 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
         )
     config = complete_config(recipe.model, sources)
     tokenizer = None
-    if isinstance(config.text.encoder, WordSettings):
+    if isinstance(config.text.encoder, GRUSettings):
         split = sources.collection.split(recipe.data.train)
         tokenizer = WordTokenizer.build(
             split.texts, min_count=config.text.encoder.min_count, max_length=config.text.encoder.max_length

@@ -11,10 +11,10 @@ from crossalign.encoders.pooling import build_pooling
 from crossalign.encoding import Encoding
 from crossalign.masking import masked_mean
 
-__all__ = ["UnitEncoder"]
+__all__ = ["PooledEncoder"]
 
 
-class UnitEncoder(nn.Module):
+class PooledEncoder(nn.Module):
     """Project units, add a residual multi-layer perceptron, pool them to one unit-norm vector.
 
     With ``projection="mlp"`` and ``pooling="gpo"`` this is the region encoder of VSE-infinity (Chen et al., CVPR

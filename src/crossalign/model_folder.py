@@ -1,0 +1,139 @@
+"""The folder of a model on disk: settings, weights, tokenizer, and the encoders its towers need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from crossalign.encoders.hf import TextBackbone
+from crossalign.encoders.words import WordTokenizer
+from crossalign.errors import CrossAlignError
+from crossalign.files import atomic_folder, read_json, write_json
+from crossalign.settings import parse_settings
+from crossalign.towers.settings import GRUSettings, ModelConfig
+
+__all__ = ["StoredModel", "portable_settings", "read_model", "write_model"]
+
+FORMAT_VERSION = 1
+SETTINGS, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
+DETECTOR, TEXT_BACKBONE = "detector.onnx", "text_backbone"
+# A Hugging Face encoder is kept in its own format, in a folder of its own.
+KEPT_ELSEWHERE = "text_tower.backbone."
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model folder holds."""
+
+    folder: Path
+    config: ModelConfig
+    tokenizer: WordTokenizer | None
+    text_backbone: TextBackbone | None
+
+    def load_into(self, model: nn.Module) -> None:
+        """Give a freshly built model its weights.
+
+        Raises:
+            CrossAlignError: the weights file is damaged or of another model.
+        """
+        weights = self.folder / WEIGHTS
+        try:
+            missing, unknown = model.load_state_dict(load_file(weights), strict=False)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise CrossAlignError(f"{weights}: cannot be loaded ({' '.join(str(error).split())})") from None
+        missing = [key for key in missing if not key.startswith(KEPT_ELSEWHERE)]
+        if missing or unknown:
+            raise CrossAlignError(
+                f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again"
+            )
+
+
+def portable_settings(config: ModelConfig) -> dict[str, Any]:
+    """The settings without places of this machine: the folder itself holds all weights."""
+    values = config.model_dump(mode="json")
+    for backbone in values["image"]["backbones"]:
+        if backbone["weights"] is not None:
+            backbone["weights"] = Path(backbone["weights"]).name
+    if values["image"]["detector"] is not None:
+        values["image"]["detector"]["model"] = DETECTOR
+    if values["text"]["backbone"] is not None:
+        values["text"]["backbone"]["name"] = Path(values["text"]["backbone"]["name"]).name
+    return values
+
+
+def write_model(
+    folder: str | Path,
+    config: ModelConfig,
+    state: Mapping[str, Tensor],
+    tokenizer: WordTokenizer | None,
+    text_backbone: TextBackbone | None,
+) -> None:
+    """Write a model folder, whole or not at all, replacing an old one."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in state.items()
+        if not name.startswith(KEPT_ELSEWHERE)
+    }
+    with atomic_folder(folder, overwrite=True) as temporary:
+        write_json(
+            temporary / SETTINGS, {"format_version": FORMAT_VERSION, "model": portable_settings(config)}
+        )
+        save_file(tensors, temporary / WEIGHTS)
+        if tokenizer is not None:
+            (temporary / TOKENIZER).write_text(tokenizer.to_json(), encoding="utf-8")
+        if config.image.detector is not None:
+            shutil.copyfile(config.image.detector.model, temporary / DETECTOR)
+        if text_backbone is not None:
+            text_backbone.save(temporary / TEXT_BACKBONE)
+
+
+def read_model(name: str | Path) -> StoredModel:
+    """Read a model folder, that of a training run, or a model of the Hugging Face Hub.
+
+    Raises:
+        CrossAlignError: nothing is there, or what is there is damaged or of another version.
+    """
+    folder = _locate(name)
+    content = read_json(folder / SETTINGS)
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        raise CrossAlignError(f"{folder / SETTINGS}: not a crossalign model of format {FORMAT_VERSION}")
+    config = parse_settings(ModelConfig, content.get("model"), str(folder / SETTINGS))
+    if config.image.detector is not None:
+        detector = config.image.detector.model_copy(update={"model": str(folder / DETECTOR)})
+        image = config.image.model_copy(update={"detector": detector})
+        config = config.model_copy(update={"image": image})
+    tokenizer = backbone = None
+    if isinstance(config.text.encoder, GRUSettings):
+        tokenizer = WordTokenizer.load(folder / TOKENIZER, config.text.encoder.max_length)
+    else:
+        backbone = TextBackbone.load(folder / TEXT_BACKBONE)
+    return StoredModel(folder, config, tokenizer, backbone)
+
+
+def _locate(name: str | Path) -> Path:
+    folder = Path(name)
+    for candidate in (folder, folder / "model"):
+        if (candidate / SETTINGS).is_file():
+            return candidate
+    if folder.exists():
+        raise CrossAlignError(
+            f"{folder}: no model in it ({SETTINGS} is missing); give a model or a training run"
+        )
+    if str(name).count("/") != 1 or str(name).startswith((".", "/")):
+        raise CrossAlignError(f"{name}: no such model folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(name)))
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CrossAlignError(
+            f"{name}: no such folder, and the Hugging Face Hub did not give it ({reason})"
+        ) from None

@@ -1,0 +1,21 @@
+"""Towers: everything one modality goes through, from its inputs to its encoding."""
+
+from crossalign.towers.image import ImageTower
+from crossalign.towers.settings import (
+    GRUSettings,
+    ImageTowerConfig,
+    ModelConfig,
+    PooledSettings,
+    TextTowerConfig,
+)
+from crossalign.towers.text import TextTower
+
+__all__ = [
+    "GRUSettings",
+    "ImageTower",
+    "ImageTowerConfig",
+    "ModelConfig",
+    "PooledSettings",
+    "TextTower",
+    "TextTowerConfig",
+]

@@ -1,0 +1,40 @@
+"""What both towers share: SelfAlign's context head on top of a base encoding."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from crossalign.alignment import ContextHead
+from crossalign.encoding import Encoding
+
+__all__ = ["Enriched"]
+
+
+class Enriched(nn.Module):
+    """A tower whose base encoding may be enriched by a context head."""
+
+    def __init__(self, dim: int, context_head: bool) -> None:
+        super().__init__()
+        self.context_head = ContextHead(dim) if context_head else None
+
+    def enrich(self, base: Encoding, weight: float, keys_first: bool) -> Encoding:
+        """Append the context head's vectors to the embedding (SelfAlign, enriched embedding).
+
+        The image vector ends in ``[0.5 mean key; 0.5 fused]`` and the text vector in ``[fused; mean key]``, so that
+        the inner product adds ``0.5 (mean key_v . fused_t + fused_v . mean key_t)``.
+        """
+        if self.context_head is None:
+            return base
+        guide, keys, fused, mean_key = self.context_head(base.context, base.mask)
+        parts = [mean_key, fused] if keys_first else [fused, mean_key]
+        tail = torch.cat([weight * part for part in parts], dim=-1)
+        if base.embedding.dim() == 3:
+            tail = tail[:, None].expand(-1, base.embedding.shape[1], -1)
+        return Encoding(
+            embedding=torch.cat([base.embedding, tail], dim=-1),
+            locals=base.locals,
+            context=base.context,
+            mask=base.mask,
+            aux={**base.aux, "guide": guide, "keys": keys},
+        )

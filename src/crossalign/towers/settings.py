@@ -1,0 +1,125 @@
+"""Settings of both towers: where units come from and which encoder makes an embedding of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from crossalign.encoders.backbone import BackboneConfig
+from crossalign.encoders.detector import DetectorConfig
+from crossalign.encoders.hf import TextBackboneConfig
+from crossalign.settings import Settings
+
+__all__ = ["GRUSettings", "ImageTowerConfig", "ModelConfig", "PooledSettings", "TextTowerConfig"]
+
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class PooledSettings(Settings):
+    """Units are projected one by one and pooled: VSE++ and VSE-infinity."""
+
+    kind: Literal["pooled"] = Field(default="pooled", description="units projected one by one, then pooled")
+    projection: Literal["linear", "mlp", "pooled_mlp"] = Field(
+        default="mlp",
+        description="`linear`; `mlp`: a residual two-layer perceptron beside it, unit by unit; `pooled_mlp`: the "
+        "perceptron on the mean of the units, beside the pooled linear map",
+    )
+    pooling: Literal["mean", "max", "gpo"] = Field(
+        default="gpo",
+        description="how the units become one vector; `gpo`: learnt weights of the sorted values",
+    )
+    hidden: int | None = Field(default=None, gt=0, description="width of the perceptron; default dim / 2")
+    dropout: Probability = Field(
+        default=0.0, description="probability of dropping an input feature, in all units of an item at once"
+    )
+    normalize_input: bool = Field(
+        default=False, description="scale every unit to the same norm first, so that backbones share a scale"
+    )
+
+
+class GRUSettings(Settings):
+    """A word-level GRU trained from scratch, with a vocabulary learnt from the training captions."""
+
+    kind: Literal["gru"] = Field(default="gru", description="a word-level GRU with a vocabulary of its own")
+    word_dim: int = Field(default=300, gt=0, description="width of a word's embedding")
+    bidirectional: bool = Field(
+        default=True, description="read the words backwards, too, and average both directions"
+    )
+    pooling: Literal["mean", "max", "gpo", "last"] = Field(
+        default="gpo", description="how the states become one vector; `last`: the last state, as in VSE++"
+    )
+    min_count: int = Field(default=4, ge=1, description="rarer words become <unk>")
+    max_length: int = Field(default=64, gt=0, description="words of a caption at most; longer ones are cut")
+    dropout: Probability = Field(
+        default=0.0, description="probability of dropping a feature of a word's embedding"
+    )
+
+
+class ImageTowerConfig(Settings):
+    """The image side. Without a backbone it takes imported features and cannot encode raw photos."""
+
+    backbones: tuple[BackboneConfig, ...] = Field(
+        default=(), description="the maps of several backbones stand side by side along the feature axis"
+    )
+    train_backbone: bool = Field(
+        default=False, description="fine-tune the backbones from pixels; not with stored features"
+    )
+    region_dropout: Probability = Field(
+        default=0.0, description="probability of leaving a region out of a step"
+    )
+    feature_dim: int | None = Field(
+        default=None, gt=0, description="width of imported features; known from the store"
+    )
+    regions: Literal["grid", "boxes"] = Field(
+        default="grid", description="what stored features describe; known from the store"
+    )
+    detector: DetectorConfig | None = Field(
+        default=None,
+        description="finds the boxes of raw photos, where regions are boxes; known from the store",
+    )
+    encoder: PooledSettings = Field(
+        default=PooledSettings(), description="what makes an embedding of the regions"
+    )
+
+
+class TextTowerConfig(Settings):
+    """The text side: a ``gru`` reads words by itself, any other encoder the token states of a backbone."""
+
+    backbone: TextBackboneConfig | None = Field(
+        default=None, description="a Hugging Face encoder; known from the store, where there is one"
+    )
+    train_backbone: bool = Field(
+        default=False, description="fine-tune the backbone; not with stored token states"
+    )
+    word_dropout: Probability = Field(default=0.0, description="probability of leaving a word out of a step")
+    word_masking: Probability = Field(
+        default=0.0, description="probability of replacing a word by the unknown token"
+    )
+    encoder: GRUSettings | PooledSettings = Field(
+        default=GRUSettings(), discriminator="kind", description="what makes an embedding of the words"
+    )
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether the encoder reads words by itself, without a backbone."""
+        return isinstance(self.encoder, GRUSettings)
+
+    @model_validator(mode="after")
+    def _words_need_no_backbone(self) -> TextTowerConfig:
+        if self.reads_words and (self.backbone is not None or self.train_backbone):
+            raise ValueError(
+                f"encoder.kind: {self.encoder.kind} reads words by itself; leave backbone and train_backbone out"
+            )
+        return self
+
+
+class ModelConfig(Settings):
+    """Everything needed to build the two towers."""
+
+    dim: int = Field(default=256, gt=0, description="D, joint width")
+    context_head: bool = Field(
+        default=False, description="append SelfAlign's context vectors: the embedding is then 3 D wide"
+    )
+    image: ImageTowerConfig = ImageTowerConfig()
+    text: TextTowerConfig = TextTowerConfig()

@@ -1,0 +1,108 @@
+"""The text tower: captions, their token ids or their stored token states to an encoding."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from crossalign.data.batch import TextInputs
+from crossalign.encoders.hf import TextBackbone
+from crossalign.encoders.unit_dropout import drop_units, replace_tokens
+from crossalign.encoders.words import WordTokenizer
+from crossalign.encoding import Encoding
+from crossalign.towers.encoders import build_unit_encoder, build_word_encoder
+from crossalign.towers.enriched import Enriched
+from crossalign.towers.settings import GRUSettings, TextTowerConfig
+
+__all__ = ["TextTower"]
+
+
+class TextTower(Enriched):
+    """Captions to an encoding.
+
+    Args:
+        config: settings of the tower.
+        dim: D, joint width.
+        context_head: append the context head's vectors to the embedding.
+        tokenizer: the word tokenizer of a ``gru`` encoder.
+        backbone: the Hugging Face encoder whose token states any other encoder reads.
+    """
+
+    def __init__(
+        self,
+        config: TextTowerConfig,
+        dim: int,
+        context_head: bool,
+        *,
+        tokenizer: WordTokenizer | None = None,
+        backbone: TextBackbone | None = None,
+    ) -> None:
+        super().__init__(dim, context_head)
+        self.config = config
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self.encoder: nn.Module
+        if isinstance(config.encoder, GRUSettings):
+            if tokenizer is None:
+                raise ValueError("a gru encoder needs its tokenizer")
+            self.encoder = build_word_encoder(config.encoder, tokenizer.size, dim)
+        else:
+            if backbone is None:
+                raise ValueError("an encoder of token states needs its backbone")
+            backbone.requires_grad_(config.train_backbone)
+            self.encoder = build_unit_encoder(config.encoder, backbone.dim, dim)
+
+    def train(self, mode: bool = True) -> TextTower:
+        """Training mode; a frozen backbone stays in evaluation mode (no dropout inside it)."""
+        super().train(mode)
+        if self.backbone is not None and not self.config.train_backbone:
+            self.backbone.eval()
+        return self
+
+    def tokenize(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Token ids ``(B, W)`` and mask ``(B, W)``."""
+        if self.backbone is not None:
+            return self.backbone.tokenize(texts)
+        assert self.tokenizer is not None
+        return self.tokenizer(texts)
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Character span ``(start, end)`` of each token of one text; ``(0, 0)`` for special tokens."""
+        if self.backbone is not None:
+            return self.backbone.offsets(text)
+        assert self.tokenizer is not None
+        return self.tokenizer.offsets(text)
+
+    def forward(self, inputs: TextInputs) -> Encoding:
+        """Encode B captions."""
+        mask, tokens, features = inputs.mask, inputs.tokens, inputs.features
+        if self.training and tokens is not None and self.config.word_masking > 0:
+            replacement = self.tokenizer.unknown if self.tokenizer is not None else self._mask_token()
+            tokens = replace_tokens(tokens, mask, self.config.word_masking, replacement)
+        if self.backbone is not None:
+            if features is None:
+                with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_backbone):
+                    features = self.backbone(tokens, mask)
+            units, kept = features, mask
+            if self.training and self.config.word_dropout > 0:
+                kept = drop_units(mask, self.config.word_dropout)
+            encoding: Encoding = self.encoder(units, kept)
+        else:
+            if self.training and self.config.word_dropout > 0:
+                tokens, mask = _close_gaps(tokens, drop_units(mask, self.config.word_dropout))
+            encoding = self.encoder(tokens, mask)
+        return self.enrich(encoding, weight=1.0, keys_first=False)
+
+    def _mask_token(self) -> int:
+        assert self.backbone is not None
+        return self.backbone.mask_token
+
+
+def _close_gaps(tokens: Tensor | None, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the kept tokens of each row to the front, in order: a GRU reads real tokens without holes."""
+    assert tokens is not None
+    order = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
+    mask = torch.gather(kept, 1, order)
+    tokens = torch.gather(tokens, 1, order).masked_fill(~mask, 0)
+    width = int(mask.sum(dim=1).max())
+    return tokens[:, :width], mask[:, :width]
