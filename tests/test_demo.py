@@ -115,7 +115,7 @@ class Room:
     """Stops a demo as soon as it has made room."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("crossalign.demo.make_scenes", self.draw)
+        monkeypatch.setattr("crossalign.demo.run.make_scenes", self.draw)
 
     def draw(self, folder: Path, **settings: object) -> None:
         raise InterruptedError
