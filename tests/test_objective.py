@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from crossalign.alignment import LocalConceptAlignment, global_to_local_nce, lca_loss
 from crossalign.data.batch import ImageInputs
@@ -20,13 +19,12 @@ from crossalign.objective import Objective, ObjectiveSettings
 
 DIM = 8
 TEXTS = ["a red square", "blue", "a big green circle on the left", "red circle", "two blue stars"]
-# Pairs 1 and 3 show the same image.
-IDS = torch.tensor([4, 2, 0, 2, 7])
+# Texts 1 and 3 describe the same image.
 ROWS = torch.tensor([2, 1, 0, 1, 3])
 
 
 def encodings(views: int | None = None) -> tuple[Encoding, Encoding]:
-    """Both towers' output on five pairs of four images; some regions and words are padding."""
+    """Both towers' output on five texts and their four images; some regions and words are padding."""
     torch.manual_seed(0)
     config = ModelConfig.model_validate(
         {
@@ -38,10 +36,10 @@ def encodings(views: int | None = None) -> tuple[Encoding, Encoding]:
     )
     model = RetrievalModel(config, tokenizer=WordTokenizer.build(TEXTS, min_count=1))
     mask = torch.tensor([[1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 1]], dtype=torch.bool)
-    image = model.image_tower(ImageInputs(features=torch.randn(4, 3, 6), mask=mask)).rows(ROWS)
+    image = model.image_tower(ImageInputs(features=torch.randn(4, 3, 6), mask=mask))
     if views is not None:
         image = Encoding(
-            embedding=torch.randn(len(IDS), views, 3 * DIM),
+            embedding=torch.randn(4, views, 3 * DIM),
             locals=image.locals,
             context=image.context,
             mask=image.mask,
@@ -55,9 +53,21 @@ def build(**settings: Any) -> Objective:
     return Objective(ObjectiveSettings.model_validate(settings), DIM, context_head=True)
 
 
-def clone(encoding: Encoding, **changes: Tensor) -> Encoding:
+def clone(encoding: Encoding, **changes: Any) -> Encoding:
     names = ("embedding", "locals", "context", "mask", "unimodal", "aux")
     return Encoding(**{name: changes.get(name, getattr(encoding, name)) for name in names})
+
+
+def repeated(image: Encoding) -> Encoding:
+    """The image of each text."""
+    return clone(
+        image,
+        embedding=image.embedding[ROWS],
+        locals=image.locals[ROWS],
+        context=image.context[ROWS],
+        mask=image.mask[ROWS],
+        aux={name: value[ROWS] for name, value in image.aux.items()},
+    )
 
 
 def test_terms_are_the_losses_on_the_enriched_embeddings() -> None:
@@ -67,8 +77,9 @@ def test_terms_are_the_losses_on_the_enriched_embeddings() -> None:
         lca={"concepts": 7, "word_temperature": 0.2, "epsilon": 0.1, "sinkhorn_iterations": 3},
         cra={"temperature": 0.5, "hard_negatives": 4},
     )
-    terms = objective(image, text, IDS)
+    terms = objective(image, text, ROWS)
     assert list(terms) == ["hinge", "lca", "cra"]
+    once, image = image, repeated(image)
 
     # The enriched similarity, put together from its three parts.
     (base_v, key_v, fused_v), (base_t, fused_t, key_t) = (
@@ -77,25 +88,27 @@ def test_terms_are_the_losses_on_the_enriched_embeddings() -> None:
     mean_v = (image.aux["keys"] * image.mask[..., None]).sum(1) / image.mask.sum(1, keepdim=True)
     torch.testing.assert_close(key_v, 0.5 * mean_v)
     scores = base_v @ base_t.T + key_v @ fused_t.T + fused_v @ key_t.T
-    torch.testing.assert_close(terms["hinge"], HingeRankingLoss(0.3, "hardest")(scores, IDS))
-    assert not torch.isclose(terms["hinge"], HingeRankingLoss(0.3, "hardest")(base_v @ base_t.T, IDS))
+    torch.testing.assert_close(terms["hinge"], HingeRankingLoss(0.3, "hardest")(scores, ROWS))
+    assert not torch.isclose(terms["hinge"], HingeRankingLoss(0.3, "hardest")(base_v @ base_t.T, ROWS))
 
     assert objective.lca is not None
     codebook = F.normalize(objective.lca.codebook, dim=1)
     expected = lca_loss(
-        image.locals,
+        once.locals,
         text.locals,
         codebook,
-        image.mask,
+        once.mask,
         text.mask,
         word_temperature=0.2,
         epsilon=0.1,
         sinkhorn_iterations=3,
+        image_rows=ROWS,
     )
     torch.testing.assert_close(terms["lca"], expected)
 
-    one = global_to_local_nce(text.aux["guide"], image.aux["keys"], image.mask, 0.5, 4, IDS)
-    two = global_to_local_nce(image.aux["guide"], text.aux["keys"], text.mask, 0.5, 4, IDS)
+    rows = torch.arange(4)
+    one = global_to_local_nce(text.aux["guide"], once.aux["keys"], once.mask, 0.5, 4, ROWS, rows)
+    two = global_to_local_nce(once.aux["guide"], text.aux["keys"], text.mask, 0.5, 4, rows, ROWS)
     torch.testing.assert_close(terms["cra"], (one + two) / 2)
 
 
@@ -103,23 +116,25 @@ def test_terms_are_the_losses_on_the_enriched_embeddings() -> None:
 def test_the_contrastive_base_takes_the_scores_as_they_are(reduction: str) -> None:
     image, text = encodings()
     objective = build(base={"kind": "contrastive", "temperature": 0.08, "reduction": reduction})
-    terms = objective(image, text, IDS)
+    terms = objective(image, text, ROWS)
     assert list(terms) == ["contrastive"]
+    image = repeated(image)
     scores = image.embedding @ text.embedding.T
-    same = (IDS[:, None] == IDS).float()
+    same = (ROWS[:, None] == ROWS).float()
     targets = same / same.sum(1, keepdim=True)
     expected = sum(F.cross_entropy(logits / 0.08, targets) for logits in (scores, scores.T)) / 2
-    torch.testing.assert_close(terms["contrastive"], expected / (len(IDS) if reduction == "paper" else 1))
+    torch.testing.assert_close(terms["contrastive"], expected / (len(ROWS) if reduction == "paper" else 1))
     # Not by cosine: the enriched embeddings are not of unit norm.
-    by_cosine = ContrastiveLoss(0.08, learnable=False)(image.embedding, text.embedding, IDS)
-    assert not torch.isclose(ContrastiveLoss(0.08, learnable=False).from_scores(scores, IDS), by_cosine)
+    by_cosine = ContrastiveLoss(0.08, learnable=False)(image.embedding, text.embedding, ROWS)
+    assert not torch.isclose(ContrastiveLoss(0.08, learnable=False).from_scores(scores, ROWS), by_cosine)
 
 
 def test_an_image_of_several_views_counts_with_its_best_one() -> None:
     image, text = encodings(views=3)
-    terms = build(base={"kind": "hinge", "summed_epochs": 0})(image, text, IDS)
+    terms = build(base={"kind": "hinge", "summed_epochs": 0})(image, text, ROWS)
+    image = repeated(image)
     scores = torch.stack([image.embedding[:, view] @ text.embedding.T for view in range(3)]).amax(0)
-    torch.testing.assert_close(terms["hinge"], HingeRankingLoss(0.2, "hardest")(scores, IDS))
+    torch.testing.assert_close(terms["hinge"], HingeRankingLoss(0.2, "hardest")(scores, ROWS))
 
 
 def test_only_the_terms_asked_for_are_there_and_weights_add_them_up() -> None:
@@ -128,21 +143,30 @@ def test_only_the_terms_asked_for_are_there_and_weights_add_them_up() -> None:
         base={"kind": "contrastive", "weight": 0.5}, lca={"concepts": 5, "weight": 0.25}, cra={"weight": 3}
     )
     assert objective.weights == {"contrastive": 0.5, "lca": 0.25, "cra": 3.0}
-    terms = objective(image, text, IDS)
+    terms = objective(image, text, ROWS)
     expected = 0.5 * terms["contrastive"] + 0.25 * terms["lca"] + 3 * terms["cra"]
     torch.testing.assert_close(objective.total(terms), expected)
     assert not torch.isclose(objective.total(terms), sum(terms.values()))
     assert build().weights == {"hinge": 1.0}
-    assert list(build(cra={})(image, text, IDS)) == ["hinge", "cra"]
+    assert list(build(cra={})(image, text, ROWS)) == ["hinge", "cra"]
 
 
 def test_a_term_of_weight_zero_moves_nothing() -> None:
     image, text = encodings()
     objective = build(lca={"concepts": 5, "weight": 0.0, "frozen_codebook_epochs": 0})
-    objective.total(objective(image, text, IDS)).backward()
+    objective.total(objective(image, text, ROWS)).backward()
     assert objective.lca is not None
     assert objective.lca.codebook.grad is not None
     assert not objective.lca.codebook.grad.any()
+
+
+def test_the_scores_are_float32_under_autocast() -> None:
+    """Rounded to bfloat16, different scores become ties, and ties change which negative is the hardest."""
+    image, text = encodings()
+    objective = build(base={"kind": "hinge", "summed_epochs": 0})
+    expected = objective(image, text, ROWS)["hinge"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(objective(image, text, ROWS)["hinge"], expected)
 
 
 def test_the_total_of_half_precision_terms_is_float32() -> None:
@@ -158,19 +182,19 @@ def test_pairs_of_one_image_are_never_negatives() -> None:
         objective = build(base=base, cra={"hard_negatives": None})
         # The words of pair 1 become just those that pair 3's image (the same one) would find hardest.
         keys, embedding = text.aux["keys"].detach().clone(), text.embedding.detach().clone()
-        keys[1] = image.aux["guide"][3].detach()
-        embedding[1] = 10 * image.embedding[3].detach()
+        keys[1] = image.aux["guide"][ROWS[3]].detach()
+        embedding[1] = 10 * image.embedding[ROWS[3]].detach()
         spoilt = clone(text, embedding=embedding, aux={**text.aux, "keys": keys})
-        with_ids = objective(image, spoilt, IDS)
-        without = objective(image, spoilt, torch.arange(len(IDS)))
+        with_ids = objective(image, spoilt, ROWS)
+        without = objective(repeated(image), spoilt, torch.arange(len(ROWS)))
         assert with_ids["cra"] < without["cra"] - 1e-3
         assert with_ids["hinge"] < without["hinge"] - 1e-3
-        scores = image.embedding @ embedding.T
+        scores = repeated(image).embedding @ embedding.T
         texts, images = torch.zeros(5), torch.zeros(5)
         for i in range(5):
-            costs = [(0.2 + scores[i, j] - scores[i, i]).relu() for j in range(5) if IDS[i] != IDS[j]]
+            costs = [(0.2 + scores[i, j] - scores[i, i]).relu() for j in range(5) if ROWS[i] != ROWS[j]]
             texts[i] = sum(costs) if base["summed_epochs"] else max(costs)
-            costs = [(0.2 + scores[j, i] - scores[i, i]).relu() for j in range(5) if IDS[i] != IDS[j]]
+            costs = [(0.2 + scores[j, i] - scores[i, i]).relu() for j in range(5) if ROWS[i] != ROWS[j]]
             images[i] = sum(costs) if base["summed_epochs"] else max(costs)
         expected = texts.sum() + images.sum()
         torch.testing.assert_close(with_ids["hinge"], expected)
@@ -178,15 +202,15 @@ def test_pairs_of_one_image_are_never_negatives() -> None:
 
 def test_epochs_switch_the_negatives() -> None:
     image, text = encodings()
-    scores = image.embedding @ text.embedding.T
-    summed, hardest = (HingeRankingLoss(0.2, kind)(scores, IDS) for kind in ("all", "hardest"))
+    scores = repeated(image).embedding @ text.embedding.T
+    summed, hardest = (HingeRankingLoss(0.2, kind)(scores, ROWS) for kind in ("all", "hardest"))
     assert summed > hardest
     objective = build(base={"kind": "hinge", "summed_epochs": 2})
     for epoch, expected in ((0, summed), (1, summed), (2, hardest), (5, hardest), (1, summed)):
         objective.begin_epoch(epoch)
-        torch.testing.assert_close(objective(image, text, IDS)["hinge"], expected)
+        torch.testing.assert_close(objective(image, text, ROWS)["hinge"], expected)
     never = build(base={"kind": "hinge", "summed_epochs": 0})
-    torch.testing.assert_close(never(image, text, IDS)["hinge"], hardest)
+    torch.testing.assert_close(never(image, text, ROWS)["hinge"], hardest)
 
 
 def test_epochs_freeze_the_codebook_and_nothing_else() -> None:
@@ -199,7 +223,7 @@ def test_epochs_freeze_the_codebook_and_nothing_else() -> None:
     for epoch, frozen in ((0, True), (1, True), (2, False), (3, False)):
         objective.zero_grad(set_to_none=True)
         objective.begin_epoch(epoch)
-        objective.total(objective(image, text, IDS)).backward(retain_graph=True)
+        objective.total(objective(image, text, ROWS)).backward(retain_graph=True)
         assert (objective.lca.codebook.grad is None) == frozen
         assert objective.base.temperature.grad is not None
     at_once = build(lca={"concepts": 5, "frozen_codebook_epochs": 0})

@@ -30,14 +30,3 @@ class Encoding:
     mask: Tensor
     unimodal: Tensor | None = None
     aux: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def rows(self, index: Tensor) -> Encoding:
-        """The items at positions ``index`` ``(M,)``, repeated where an index repeats."""
-        return Encoding(
-            embedding=self.embedding[index],
-            locals=self.locals[index],
-            context=self.context[index],
-            mask=self.mask[index],
-            unimodal=None if self.unimodal is None else self.unimodal[index],
-            aux={name: value[index] for name, value in self.aux.items()},
-        )

@@ -12,6 +12,7 @@ from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignm
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, HingeRankingLoss
+from crossalign.masking import at_least_float32
 from crossalign.model import RetrievalModel
 from crossalign.settings import Settings
 
@@ -143,17 +144,23 @@ class Objective(nn.Module):
         if self.lca is not None and self.settings.lca is not None:
             self.lca.codebook.requires_grad_(epoch >= self.settings.lca.frozen_codebook_epochs)
 
-    def forward(self, image: Encoding, text: Encoding, image_ids: Tensor) -> dict[str, Tensor]:
-        """Unweighted terms of B matched pairs; equal ``image_ids`` ``(B,)`` are never negatives of each other."""
-        scores = RetrievalModel.similarity(image.embedding, text.embedding)
+    def forward(self, image: Encoding, text: Encoding, image_rows: Tensor) -> dict[str, Tensor]:
+        """Unweighted terms of B texts and their U different images.
+
+        ``image_rows`` ``(B,)`` is the row of each text's image; texts of one image are never each other's negatives.
+        """
+        with torch.autocast(image_rows.device.type, enabled=False):
+            scores = RetrievalModel.similarity(
+                at_least_float32(image.embedding), at_least_float32(text.embedding)
+            ).index_select(0, image_rows)
         base = self.settings.base
         terms: dict[str, Tensor] = {}
         if isinstance(self.base, HingeRankingLoss):
-            terms[base.kind] = self.base(scores, image_ids)
+            terms[base.kind] = self.base(scores, image_rows)
         else:
-            terms[base.kind] = self.base.from_scores(scores, image_ids)
+            terms[base.kind] = self.base.from_scores(scores, image_rows)
         if self.lca is not None:
-            terms["lca"] = self.lca(image.locals, text.locals, image.mask, text.mask)
+            terms["lca"] = self.lca(image.locals, text.locals, image.mask, text.mask, image_rows)
         if self.cra is not None:
             terms["cra"] = self.cra(
                 image.aux["guide"],
@@ -162,7 +169,7 @@ class Objective(nn.Module):
                 text.aux["keys"],
                 image.mask,
                 text.mask,
-                image_ids,
+                image_rows=image_rows,
             )
         return terms
 

@@ -29,16 +29,20 @@ def plain_lca(
     epsilon: float = 0.05,
     iterations: int = 2,
     symmetric: bool = False,
+    image_rows: Tensor | None = None,
 ) -> Tensor:
-    """Local Concept Alignment, a loop over images and their words."""
-    batch = len(regions)
-    real_regions = [regions[i] if region_mask is None else regions[i][region_mask[i]] for i in range(batch)]
+    """Local Concept Alignment, a loop over texts and their words."""
+    batch = len(words)
+    image_of = list(range(batch)) if image_rows is None else image_rows.tolist()
+    seen = [regions[i] if region_mask is None else regions[i][region_mask[i]] for i in range(len(regions))]
+    real_regions = [seen[image_of[i]] for i in range(batch)]
     real_words = [words[i] if word_mask is None else words[i][word_mask[i]] for i in range(batch)]
     pairs = [i for i in range(batch) if len(real_regions[i]) and len(real_words[i])]
     with torch.no_grad():
-        region_targets = plain_sinkhorn(torch.cat(real_regions) @ codebook.T, epsilon, iterations).split(
-            [len(item) for item in real_regions]
+        image_targets = plain_sinkhorn(torch.cat(seen) @ codebook.T, epsilon, iterations).split(
+            [len(item) for item in seen]
         )
+        region_targets = [image_targets[image_of[i]] for i in range(batch)]
         used_words = [real_words[i] for i in pairs]
         word_targets = plain_sinkhorn(torch.cat(used_words) @ codebook.T, epsilon, iterations).split(
             [len(item) for item in used_words]
@@ -65,19 +69,20 @@ def plain_nce(
     temperature: float = 0.7,
     hard_negatives: int | None = 512,
     ids: Tensor | None = None,
+    local_ids: Tensor | None = None,
 ) -> Tensor:
-    """Global-to-local InfoNCE, a loop over images and their locals."""
-    batch = len(queries)
-    real = [locals[i] if mask is None else locals[i][mask[i]] for i in range(batch)]
-    names = list(range(batch)) if ids is None else ids.tolist()
+    """Global-to-local InfoNCE, a loop over queries and the locals that belong to them."""
+    real = [locals[i] if mask is None else locals[i][mask[i]] for i in range(len(locals))]
+    names = list(range(len(queries))) if ids is None else ids.tolist()
+    local_names = names if local_ids is None else local_ids.tolist()
     terms = []
-    for i in range(batch):
+    for i in range(len(queries)):
         scores = [item @ queries[i] / temperature for item in real]
-        negatives = torch.cat(
-            [scores[j] for j in range(batch) if names[j] != names[i]] + [queries.new_zeros(0)]
-        )
+        others = [scores[j] for j in range(len(locals)) if local_names[j] != names[i]]
+        negatives = torch.cat([*others, queries.new_zeros(0)])
         if hard_negatives is not None and hard_negatives < len(negatives):
             negatives = negatives.topk(hard_negatives).values
-        for positive in scores[i]:
+        own = [i] if local_ids is None else [j for j in range(len(locals)) if local_names[j] == names[i]]
+        for positive in (score for j in own for score in scores[j]):
             terms.append(-torch.cat([positive.unsqueeze(0), negatives]).log_softmax(dim=0)[0])
     return torch.stack(terms).mean()

@@ -54,6 +54,38 @@ def test_equals_plain_loops(
         torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("mask", [None, MASK, SCATTERED], ids=["all", "front", "scattered"])
+@pytest.mark.parametrize("hard", [None, 1, 4, 512])
+def test_named_items_belong_to_every_query_of_their_name(hard: int | None, mask: Tensor | None) -> None:
+    queries, keys = batch()
+    names = {
+        "one of each": (torch.tensor([0, 4, 1, 3, 2, 5]), torch.arange(B)),
+        "shared queries": (torch.tensor([1, 0, 1, 4, 2, 1]), torch.arange(B)),
+        "shared items": (torch.arange(B), torch.tensor([1, 0, 1, 4, 2, 1])),
+        "both": (IDS, torch.tensor([3, 7, 7, 2, 3, 5])),
+    }
+    for ids, local_ids in names.values():
+        settings = {"ids": ids, "local_ids": local_ids}
+        result = with_gradients(global_to_local_nce, (queries, keys), mask, 0.5, hard, **settings)
+        expected = with_gradients(plain_nce, (queries, keys), mask, 0.5, hard, **settings)
+        for ours, plain in zip(result, expected, strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_an_image_of_several_texts_is_one_image_among_the_negatives() -> None:
+    """Repeated, its locals would fill the hardest negatives with copies of themselves."""
+    generator = torch.Generator().manual_seed(2)
+    rows = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    images, texts = (F.normalize(torch.rand(n, N, D, generator=generator), dim=-1) for n in (3, len(rows)))
+    guides, text_guides = images[:, 0], texts[:, 0]
+    once = ContextualRelationAlignment(0.5, 4)(guides, images, text_guides, texts, image_rows=rows)
+    one = plain_nce(text_guides, images, None, 0.5, 4, rows, torch.arange(3))
+    two = plain_nce(guides, texts, None, 0.5, 4, torch.arange(3), rows)
+    torch.testing.assert_close(once, (one + two) / 2)
+    repeated = ContextualRelationAlignment(0.5, 4)(guides[rows], images[rows], text_guides, texts, ids=rows)
+    assert (once - repeated).abs() > 1e-3
+
+
 def test_hand_computed_case() -> None:
     # Two pairs with one local each: every query meets one positive of score 1 and one negative of score 0.
     queries = torch.eye(2)
@@ -173,6 +205,9 @@ def test_senseless_settings_are_refused() -> None:
         ContextualRelationAlignment(temperature=0.0)
     with pytest.raises(CrossAlignError, match="hard_negatives is 0"):
         ContextualRelationAlignment(hard_negatives=0)
+    for settings in ({"temperature": -1.0}, {"hard_negatives": 0}, {"hard_negatives": -25}):
+        with pytest.raises(CrossAlignError, match="give "):
+            global_to_local_nce(*batch(), **settings)
     with pytest.raises(CrossAlignError, match="one id a pair"):
         global_to_local_nce(*batch(), ids=IDS[:3])
 

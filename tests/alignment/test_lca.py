@@ -71,6 +71,34 @@ def test_settings_have_the_meaning_of_the_formula(settings: dict[str, Any], plai
     assert not torch.isclose(lca_loss(*tensors, **settings), lca_loss(*tensors))
 
 
+# Five images; image 1 has three texts, image 3 none.
+ROWS = torch.tensor([1, 0, 1, 4, 2, 1, 4])
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("region_mask", [None, REGION_MASK], ids=["all", "front"])
+def test_texts_of_one_image_share_its_regions(region_mask: Tensor | None, symmetric: bool) -> None:
+    regions, _, codebook = batch()
+    words = F.normalize(torch.randn(len(ROWS), W, D, dtype=torch.float64), dim=-1)
+    mask = torch.arange(W) < torch.tensor([3, 1, 2, W, W, 1, 2]).unsqueeze(1)
+    settings = {"symmetric": symmetric, "image_rows": ROWS}
+    result = with_gradients(lca_loss, (regions, words, codebook), region_mask, mask, **settings)
+    expected = with_gradients(
+        plain_lca, (regions, words, codebook), region_mask, mask, iterations=2, **settings
+    )
+    for ours, plain in zip(result, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+def test_images_that_stand_once_give_the_loss_of_repeated_ones() -> None:
+    regions, words, codebook = batch()
+    rows = torch.arange(B).repeat_interleave(3)
+    words = F.normalize(torch.randn(len(rows), W, D, dtype=torch.float64), dim=-1)
+    once = lca_loss(regions, words, codebook, REGION_MASK, image_rows=rows)
+    repeated = lca_loss(regions[rows], words, codebook, REGION_MASK[rows])
+    torch.testing.assert_close(once, repeated, rtol=1e-10, atol=1e-10)
+
+
 def test_finite_differences_of_words() -> None:
     regions, words, codebook = batch()
 

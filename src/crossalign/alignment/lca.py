@@ -60,38 +60,44 @@ def lca_loss(
     epsilon: float = 0.05,
     sinkhorn_iterations: int = 2,
     symmetric: bool = False,
+    image_rows: Tensor | None = None,
 ) -> Tensor:
     """Predict the concepts of the region that a word names from the word.
 
     All regions of the batch are assigned to the codebook's concepts by Sinkhorn-Knopp, without gradient. Each
     word takes the region of its own image with the largest inner product and predicts that region's
-    assignment. The loss is the mean over images of the mean over their words of the cross-entropy. SelfAlign
+    assignment. The loss is the mean over texts of the mean over their words of the cross-entropy. SelfAlign
     (Zhuang et al., arXiv 2308.14009), section III-B.
 
-    An image without a real region or its text without a real word has nothing to align and is left out of the
+    A text without a real word or one whose image has no real region has nothing to align and is left out of the
     mean; a batch of nothing else gives zero. Everything is computed in float32 (float64 for float64 inputs),
     also under autocast.
 
     Args:
-        regions: ``(B, R, D)`` unit norm.
-        words: ``(B, W, D)`` unit norm; words i describe image i.
+        regions: ``(U, R, D)`` unit norm.
+        words: ``(B, W, D)`` unit norm.
         codebook: ``(K, D)`` concepts, rows of unit norm.
-        region_mask: ``(B, R)`` bool, true where a region is real; ``None``: all of them.
+        region_mask: ``(U, R)`` bool, true where a region is real; ``None``: all of them.
         word_mask: ``(B, W)`` bool, true where a word is real; ``None``: all of them.
         word_temperature: what a word's logits are divided by.
         epsilon: sharpness of the assignment, see :func:`~crossalign.alignment.sinkhorn`.
         sinkhorn_iterations: at least 1.
         symmetric: also predict each word's assignment from the region it took, and average both directions.
+        image_rows: ``(B,)`` row of the image that each text describes, so that an image of several texts counts
+            once in the assignment; ``None``: text i describes image i.
 
     Returns:
         Scalar. Gradients reach ``words`` and ``codebook``, with ``symmetric`` ``regions`` as well.
     """
     with torch.autocast(regions.device.type, enabled=False):
         regions, words, codebook = map(at_least_float32, (regions, words, codebook))
-        similarity = torch.bmm(words.detach(), regions.detach().transpose(1, 2))
+        rows = torch.arange(len(words), device=words.device) if image_rows is None else image_rows
+        own = regions.detach() if image_rows is None else regions.detach().index_select(0, rows)
+        similarity = torch.bmm(words.detach(), own.transpose(1, 2))
         if region_mask is not None:
-            similarity.masked_fill_(~region_mask.unsqueeze(1), -torch.inf)
-            alignable = region_mask.any(dim=1, keepdim=True).expand(-1, words.shape[1])
+            own_mask = region_mask.index_select(0, rows)
+            similarity.masked_fill_(~own_mask.unsqueeze(1), -torch.inf)
+            alignable = own_mask.any(dim=1, keepdim=True).expand(-1, words.shape[1])
             word_mask = alignable if word_mask is None else word_mask & alignable
         real_regions = RealUnits.of(regions, region_mask)
         real_words = RealUnits.of(words, word_mask)
@@ -102,7 +108,7 @@ def lca_loss(
         weights = 1.0 / (counts[owners] * (counts > 0).sum()).to(words.dtype)
 
         # The region a word takes, as its row among the real regions.
-        taken = owners * real_regions.length + similarity.argmax(dim=2).flatten()[places]
+        taken = rows[owners] * real_regions.length + similarity.argmax(dim=2).flatten()[places]
         if real_regions.positions is not None:
             taken = torch.searchsorted(real_regions.positions, taken)
 
@@ -177,9 +183,10 @@ class LocalConceptAlignment(nn.Module):
         words: Tensor,
         region_mask: Tensor | None = None,
         word_mask: Tensor | None = None,
+        image_rows: Tensor | None = None,
     ) -> Tensor:
-        """The loss of regions ``(B, R, D)`` and words ``(B, W, D)``; see
-        :func:`~crossalign.alignment.lca_loss`.
+        """The loss of regions ``(B, R, D)`` and words ``(B, W, D)``, or of ``(U, R, D)`` where ``image_rows``
+        ``(B,)`` names each text's image; see :func:`~crossalign.alignment.lca_loss`.
 
         In training mode the codebook is renormalised first.
         """
@@ -197,4 +204,5 @@ class LocalConceptAlignment(nn.Module):
             epsilon=self.epsilon,
             sinkhorn_iterations=self.sinkhorn_iterations,
             symmetric=self.symmetric,
+            image_rows=image_rows,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -31,10 +33,8 @@ class Enriched(nn.Module):
         tail = torch.cat([weight * part for part in parts], dim=-1)
         if base.embedding.dim() == 3:
             tail = tail[:, None].expand(-1, base.embedding.shape[1], -1)
-        return Encoding(
+        return replace(
+            base,
             embedding=torch.cat([base.embedding, tail], dim=-1),
-            locals=base.locals,
-            context=base.context,
-            mask=base.mask,
             aux={**base.aux, "guide": guide, "keys": keys},
         )

@@ -71,8 +71,8 @@ class _Step(nn.Module):
         self.objective = objective
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        image = self.model.image_tower(batch.image).rows(batch.image_rows)
-        return self.objective(image, self.model.text_tower(batch.text), batch.image_ids)
+        image = self.model.image_tower(batch.image)
+        return self.objective(image, self.model.text_tower(batch.text), batch.image_rows)
 
 
 def train(
