@@ -22,7 +22,7 @@ from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.progress import progress_bar
-from crossalign.recipe import Recipe, TrainingSettings
+from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import (
@@ -33,7 +33,9 @@ from crossalign.training.checkpoint import (
 )
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
+from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.schedule import build_optimizer, build_schedule
+from crossalign.training.state import RunState, promote_best, stage_best
 
 __all__ = ["TrainingResult", "train"]
 
@@ -122,7 +124,7 @@ def train(
     loader = TrainingLoader(split, images, texts, sampler, data.workers)
 
     # ---- device, precision, optimiser
-    fabric = _fabric(recipe.training)
+    fabric = build_fabric(recipe.training)
     optimizer = build_optimizer(model, objective, recipe.optimizer)
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
@@ -132,25 +134,24 @@ def train(
     frozen -= {"objective.lca.codebook"}
 
     # ---- where to begin
-    epoch, step, best, best_epoch, stale, seconds, data_seconds = 0, 0, -1.0, 0, 0, 0.0, 0.0
-    start = 0
+    state = RunState()
     if checkpoint is not None:
-        state = step_module.module.state_dict()
-        state.update(checkpoint["weights"])
-        step_module.module.load_state_dict(state)
+        weights = step_module.module.state_dict()
+        weights.update(checkpoint["weights"])
+        step_module.module.load_state_dict(weights)
         optimizer.load_state_dict(checkpoint["optimizer"])
         schedule.load_state_dict(checkpoint["schedule"])
-        epoch, start, step = checkpoint["epoch"], checkpoint["epoch_step"], checkpoint["step"]
-        best, best_epoch, stale = checkpoint["best"], checkpoint["best_epoch"], checkpoint["stale"]
-        seconds, data_seconds = checkpoint["seconds"], checkpoint["data_seconds"]
+        fabric.strategy.precision.load_state_dict(checkpoint["precision"])
+        state = RunState(**checkpoint["state"])
+        promote_best(folder, state.best_epoch)
     else:
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         torch.manual_seed(recipe.seed)
-    log = MetricsLog(folder, resume_step=step, tensorboard=recipe.training.tensorboard)
-    guard = CollapseGuard()
-    guard.count = checkpoint["collapse_count"] if checkpoint is not None else 0
+    log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
+    collapse = CollapseGuard(count=state.collapsed)
+    overflow = Overflow(fabric)
 
-    def snapshot(next_epoch: int, epoch_step: int) -> None:
+    def snapshot() -> None:
         weights = {
             name: value for name, value in step_module.module.state_dict().items() if name not in frozen
         }
@@ -160,105 +161,101 @@ def train(
                 "weights": weights,
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
+                "precision": fabric.strategy.precision.state_dict(),
                 "random": random_state(),
-                "epoch": next_epoch,
-                "epoch_step": epoch_step,
-                "step": step,
-                "best": best,
-                "best_epoch": best_epoch,
-                "stale": stale,
-                "seconds": seconds,
-                "data_seconds": data_seconds,
-                "collapse_count": guard.count,
+                "state": asdict(state),
             },
         )
 
     # ---- the loop
     with progress_bar(progress) as bar:
-        task = bar.add_task("train", total=len(sampler) * recipe.training.epochs, completed=step, status="")
+        total = len(sampler) * recipe.training.epochs
+        task = bar.add_task("train", total=total, completed=state.step, status="")
         if checkpoint is not None:
             restore_random_state(checkpoint["random"])
         # A run that was killed after its last epoch has nothing left to do, also where patience ended it.
         patience = recipe.training.patience
-        while epoch < recipe.training.epochs and (patience is None or stale < patience):
-            objective.begin_epoch(epoch)
+        while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
+            objective.begin_epoch(state.epoch)
             step_module.train()
-            sampler.seek(epoch, start)
+            sampler.seek(state.epoch, state.epoch_step)
             mark = time.perf_counter()
-            for offset, batch in enumerate(loader, start=start):
+            for batch in loader:
                 loaded = time.perf_counter()
                 batch = batch.to(fabric.device)
                 terms = step_module(batch)
                 loss = objective.total(terms)
-                check_finite(terms, None, step + 1, batch)
+                state.step += 1
+                state.epoch_step += 1
+                check_finite(terms, None, state.step, batch)
                 fabric.backward(loss)
                 norm = _clip(fabric, step_module, optimizer, recipe.optimizer.clip_norm)
-                check_finite(terms, norm, step + 1, batch)
+                rate = max(group["lr"] for group in optimizer.param_groups)
+                left_out = overflow.check(norm)
+                if not left_out:
+                    check_finite(terms, norm, state.step, batch)
                 optimizer.step()
+                if not left_out:
+                    schedule.step()
                 optimizer.zero_grad(set_to_none=True)
-                schedule.step()
-                step += 1
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
-                    guard.check(objective.base.collapsed(terms["hinge"].item(), len(batch.image_ids)), step)
-                if step % recipe.training.log_every == 0:
+                    collapse.check(
+                        objective.base.collapsed(terms["hinge"].item(), len(batch.image_rows)), state.step
+                    )
+                    state.collapsed = collapse.count
+                if state.step % recipe.training.log_every == 0:
                     values = {name: term.item() for name, term in terms.items()}
-                    rate = max(group["lr"] for group in optimizer.param_groups)
                     log.write(
                         "train",
-                        step,
+                        state.step,
                         {
-                            "epoch": epoch + 1,
+                            "epoch": state.epoch + 1,
                             "loss": loss.item(),
                             **values,
-                            "gradient_norm": norm.item(),
+                            "gradient_norm": None if left_out else norm.item(),
                             "rate": rate,
                         },
                     )
                     bar.update(
                         task,
-                        status=f"epoch {epoch + 1}  loss {loss.item():.3f}  best R@sum {max(best, 0):.1f}",
+                        status=f"epoch {state.epoch + 1}  loss {loss.item():.3f}  "
+                        f"best R@sum {max(state.best, 0):.1f}",
                     )
                 now = time.perf_counter()
-                data_seconds += loaded - mark
-                seconds += now - mark
+                state.data_seconds += loaded - mark
+                state.seconds += now - mark
                 every = recipe.training.checkpoint_every
-                if every is not None and step % every == 0 and offset + 1 < len(sampler):
-                    snapshot(epoch, offset + 1)
+                if every is not None and state.step % every == 0 and state.epoch_step < len(sampler):
+                    snapshot()
                 bar.advance(task)
                 mark = time.perf_counter()
-            start = 0
-            epoch += 1
-            if epoch % recipe.training.validate_every == 0 or epoch == recipe.training.epochs:
+            state.epoch += 1
+            state.epoch_step = 0
+            if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
                 embeddings = encode_split(model, validation_images, validation_texts)
                 metrics = recall(*embeddings, validation.image_of_text)
-                log.write("validation", step, {"epoch": epoch, **metrics})
-                if metrics["rsum"] > best:
-                    best, best_epoch, stale = metrics["rsum"], epoch, 0
-                    model.save_pretrained(folder / "model")
+                log.write("validation", state.step, {"epoch": state.epoch, **metrics})
+                if metrics["rsum"] > state.best:
+                    state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
+                    stage_best(folder, model, state.epoch)
                 else:
-                    stale += 1
-                bar.update(task, status=f"epoch {epoch}  R@sum {metrics['rsum']:.1f}  best {best:.1f}")
-            snapshot(epoch, 0)
+                    state.stale += 1
+                bar.update(
+                    task, status=f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}"
+                )
+            snapshot()
+            promote_best(folder, state.best_epoch)
     log.close()
-    result = TrainingResult(best, best_epoch, epoch, step, seconds, data_seconds)
+    result = TrainingResult(
+        best_rsum=state.best,
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        steps=state.step,
+        seconds=state.seconds,
+        data_seconds=state.data_seconds,
+    )
     write_json(folder / "training.json", asdict(result))
     return result
-
-
-def _fabric(settings: TrainingSettings) -> Fabric:
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
-    try:
-        fabric = Fabric(accelerator=settings.accelerator, devices=1)
-    except RuntimeError:
-        raise CrossAlignError(
-            f"training.accelerator: {settings.accelerator} is not available here; use auto or cpu"
-        ) from None
-    on_gpu = fabric.device.type == "cuda"
-    if precision is None:
-        precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-    if precision == "16-mixed" and not on_gpu:
-        raise CrossAlignError("training.precision: fp16 needs a GPU; use auto, bf16 or 32")
-    return Fabric(accelerator=settings.accelerator, devices=1, precision=precision)
 
 
 def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> Tensor:
