@@ -292,6 +292,30 @@ def test_bf16_autocast_trains(toy: Path, tmp_path: Path) -> None:
     assert train(recipe, tmp_path / "run", progress=False).best_rsum > 300
 
 
+@pytest.mark.parametrize("kind", ["vsrn", "camera"])
+def test_other_encoders_train_with_their_own_losses_and_selfalign(
+    toy: Path, tmp_path: Path, kind: str
+) -> None:
+    settings = {
+        "vsrn": [
+            "model.image.encoder={kind: vsrn, layers: 2}",
+            "objective.captioning={hidden: 8, word_dim: 4}",
+        ],
+        "camera": [
+            "model.image.encoder={kind: camera, heads: 2, views: 3, channels: 4, positions: false}",
+            "objective.diversity={}",
+        ],
+    }
+    recipe = load_recipe(toy, [*settings[kind], "training.epochs=25"])
+    result = train(recipe, tmp_path / "run", progress=False)
+    assert result.best_rsum > 300
+    steps = [event for event in read_metrics(tmp_path / "run" / "metrics.jsonl") if event["kind"] == "train"]
+    own = {"vsrn": "captioning", "camera": "diversity"}[kind]
+    assert steps[-1][own] < steps[0][own]
+    model = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert model.config.image.encoder.kind == kind
+
+
 def test_a_cut_metrics_line_is_dropped_on_reading(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"kind": "train", "step": 1}) + '\n{"kind": "tr')

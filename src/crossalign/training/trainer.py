@@ -74,7 +74,7 @@ class _Step(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         image = self.model.image_tower(batch.image)
-        return self.objective(image, self.model.text_tower(batch.text), batch.image_rows)
+        return self.objective(image, self.model.text_tower(batch.text), batch.image_rows, batch.text)
 
 
 def train(
@@ -113,7 +113,8 @@ def train(
     model = assemble_model(recipe, sources)
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
     validation, validation_images, validation_texts = sources.split(model, data.validation)
-    objective = Objective(recipe.objective, recipe.model.dim, context_head=recipe.model.context_head)
+    tokenizer = model.text_tower.tokenizer
+    objective = Objective(recipe.objective, model.config, vocabulary=tokenizer.size if tokenizer else 0)
     sampler = PairSampler(
         split,
         recipe.training.batch_size,
