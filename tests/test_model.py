@@ -100,6 +100,41 @@ def test_saved_and_loaded_is_the_same_model(tmp_path: Path, tiny_photos: Callabl
     assert loaded.fingerprint != model.fingerprint
 
 
+def test_only_a_model_is_replaced(tmp_path: Path) -> None:
+    model = build()
+    (tmp_path / "m").mkdir()
+    model.save_pretrained(tmp_path / "m")  # an empty folder
+    (tmp_path / "m" / "tokenizer.json").write_text("damaged")
+    model.save_pretrained(tmp_path / "m")
+    assert RetrievalModel.from_pretrained(tmp_path / "m").fingerprint == model.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"notes.txt": "mine"}, "notes.txt"),
+        ({"config.json": '{"format_version": 1, "model": {}}', "notes.txt": "mine"}, "notes.txt"),
+        # A folder of another library, whose names are the same.
+        ({"config.json": '{"model_type": "bert"}', "model.safetensors": "weights"}, "config.json"),
+        ({"config.json": "[]"}, "config.json"),
+        ({"model.safetensors": "weights"}, "model.safetensors"),
+    ],
+)
+def test_what_is_no_model_is_never_deleted(tmp_path: Path, files: dict[str, str], named: str) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(CrossAlignError, match=f"project: holds '{named}'") as caught:
+        build().save_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    with pytest.raises(CrossAlignError, match="not a folder"):
+        build().save_pretrained(folder / next(iter(files)))
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+
+
 def test_encoding_leaves_the_mode_as_it_was() -> None:
     model = build().train()
     model.encode_texts(TEXTS)

@@ -172,7 +172,11 @@ class RetrievalModel(nn.Module):
         return torch.cat(parts) if parts else torch.empty(0, self.dim)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one."""
+        """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one.
+
+        Raises:
+            CrossAlignError: the folder holds anything that is not of a crossalign model.
+        """
         write_model(
             folder, self.config, self.state_dict(), self.text_tower.tokenizer, self.text_tower.backbone
         )
