@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -115,6 +116,15 @@ class TextBackbone(nn.Module):
             text, truncation=True, max_length=self.config.max_length, return_offsets_mapping=True
         )
         return [(int(start), int(end)) for start, end in batch["offset_mapping"]]
+
+    def tokenizer_json(self) -> str:
+        """What the tokenizer does, as JSON that is the same before and after use."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        # Every call leaves its own truncation and padding behind.
+        whole = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        return json.dumps(whole, sort_keys=True)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states ``(B, W, H)`` of ids ``(B, W)`` with mask ``(B, W)``."""
