@@ -37,10 +37,11 @@ crossalign train my-photos.yaml                      # your own
 ```
 
 `--set` takes `section.key=value`; the value is read as YAML, so lists are written `[a, b]` and nothing is `null`.
+It changes only what it names: `--set 'model.image={region_dropout: 0.1}'` keeps the rest of `model.image`.
 
 A recipe may begin with `extends:`, followed by the name of a recipe of the package or by a path relative to the
-file. It is then merged over that one, key by key. A part of another `kind` replaces the old one whole, and
-`key: null` removes an optional part:
+file. It is then merged over that one, key by key. As with `--set`, a part of another `kind` replaces the old one
+whole, and `key: null` removes an optional part:
 
 ```yaml
 extends: flickr8k-vse-selfalign

@@ -102,12 +102,24 @@ def test_the_next_commands_are_right_as_they_stand(
     assert len(capsys.readouterr().out.splitlines()) == 10
 
 
-def test_a_second_run_is_refused_and_changes_nothing(demo: DemoOutcome) -> None:
+def test_a_second_run_is_refused_and_changes_nothing(demo: DemoOutcome, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in demo.folder.rglob("*")}
     with pytest.raises(CrossAlignError, match=r"holds an earlier demo; replace it with --overwrite"):
         run_demo(demo.folder, scenes=60, epochs=1, progress=False)
-    with pytest.raises(CrossAlignError, match="no recipe 'nonsense'"):
-        run_demo(demo.folder, recipe="nonsense", overwrite=True, progress=False)
+    (tmp_path / "text.yaml").write_text("extends: scenes-vse\nname: text\ndata: {text_features: minilm}\n")
+    (tmp_path / "blind.yaml").write_text(
+        "extends: scenes-vse\nname: blind\nmodel: {image: {backbones: [], train_backbone: false}}\n"
+        "optimizer: {backbone_learning_rate: null}\n"
+    )
+    for recipe, message in (
+        ("nonsense", "no recipe 'nonsense'"),
+        ("flickr8k-vse", r"flickr8k-vse: data\.image_features names stored features"),
+        (str(tmp_path / "text.yaml"), r"text: data\.text_features names stored features"),
+        (str(tmp_path / "blind.yaml"), r"or model\.image\.backbones"),
+    ):
+        with pytest.raises(CrossAlignError, match=message) as caught:
+            run_demo(demo.folder, scenes=60, recipe=recipe, overwrite=True, progress=False)
+        assert "\n" not in str(caught.value)
     assert {path: path.stat().st_mtime_ns for path in demo.folder.rglob("*")} == before
 
 

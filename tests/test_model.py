@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
 
 from crossalign import RetrievalModel
 from crossalign.encoders.words import WordTokenizer
@@ -51,6 +52,20 @@ def test_paths_pictures_and_arrays_give_the_same_embedding(tiny_photos: Callable
     torch.testing.assert_close(model.encode_images(opened), expected)
     torch.testing.assert_close(model.encode_images(arrays), expected)
     torch.testing.assert_close(model.encode_images([str(path) for path in paths], batch_size=3), expected)
+
+
+def test_one_photo_is_no_list_of_photos(tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(1)
+    path = photos.folder / photos.names[0]
+    picture = Image.open(path).convert("RGB")
+    model = build()
+    for photo in (path, str(path), picture, np.asarray(picture)):
+        with pytest.raises(TypeError, match="encode_images takes a list of photos, not one photo"):
+            model.encode_images(photo)
+    expected = model.encode_images([path])
+    torch.testing.assert_close(model.encode_images(np.asarray(picture)[None]), expected)
+    torch.testing.assert_close(model.encode_images((path,)), expected)
+    assert model.encode_images([]).shape == (0, 36)
 
 
 def test_texts_come_back_in_order_whatever_the_batches() -> None:
@@ -98,6 +113,52 @@ def test_saved_and_loaded_is_the_same_model(tmp_path: Path, tiny_photos: Callabl
     with torch.no_grad():
         next(loaded.text_tower.encoder.parameters())[0] += 1
     assert loaded.fingerprint != model.fingerprint
+
+
+def test_only_a_model_is_replaced(tmp_path: Path) -> None:
+    model = build()
+    (tmp_path / "m").mkdir()
+    model.save_pretrained(tmp_path / "m")  # an empty folder
+    (tmp_path / "m" / "tokenizer.json").write_text("damaged")
+    model.save_pretrained(tmp_path / "m")
+    assert RetrievalModel.from_pretrained(tmp_path / "m").fingerprint == model.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"notes.txt": "mine"}, "notes.txt"),
+        ({"config.json": '{"format_version": 1, "model": {}}', "notes.txt": "mine"}, "notes.txt"),
+        # A folder of another library, whose names are the same.
+        ({"config.json": '{"model_type": "bert"}', "model.safetensors": "weights"}, "config.json"),
+        ({"config.json": "[]"}, "config.json"),
+        ({"model.safetensors": "weights"}, "model.safetensors"),
+    ],
+)
+def test_what_is_no_model_is_never_deleted(tmp_path: Path, files: dict[str, str], named: str) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with pytest.raises(CrossAlignError, match=f"project: holds '{named}'") as caught:
+        build().save_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+    with pytest.raises(CrossAlignError, match="not a folder"):
+        build().save_pretrained(folder / next(iter(files)))
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
+
+
+def test_the_fingerprint_tells_tokenizers_apart() -> None:
+    model, swapped = build(), build()
+    content = json.loads(model.text_tower.tokenizer.to_json())
+    words = content["model"]["vocab"]
+    words["red"], words["blue"] = words["blue"], words["red"]
+    swapped.text_tower.tokenizer = WordTokenizer(Tokenizer.from_str(json.dumps(content)))
+    assert build().fingerprint == model.fingerprint
+    assert not torch.equal(swapped.encode_texts(TEXTS[:1]), model.encode_texts(TEXTS[:1]))
+    assert swapped.fingerprint != model.fingerprint
 
 
 def test_encoding_leaves_the_mode_as_it_was() -> None:
@@ -210,8 +271,12 @@ def test_a_frozen_sentence_encoder_as_text_tower(tmp_path: Path) -> None:
     }
     model = build(text=text)
     assert not any(parameter.requires_grad for parameter in model.text_tower.backbone.parameters())
+    fingerprint = model.fingerprint
     whole = model.encode_texts(TEXTS)
     torch.testing.assert_close(model.encode_texts(TEXTS[1:2])[0], whole[1], atol=1e-5, rtol=1e-4)
+    assert model.fingerprint == fingerprint, "tokenizing changes nothing"
+    model.text_tower.backbone.tokenizer.add_tokens(["zebra"])
+    assert model.fingerprint != fingerprint
     model.train()
     model.text_tower(model.text_inputs(TEXTS)).embedding.sum().backward()
     # The step above moved the context head's running statistics.

@@ -67,7 +67,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=8,
-        max_position_embeddings=16,
+        max_position_embeddings=64,
     )
     BertModel(settings).save_pretrained(folder)
     BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from crossalign.errors import CrossAlignError
+from crossalign.temporary import claim_temporary, clear_orphans
 
-__all__ = ["atomic_folder", "atomic_path", "file_digest", "read_json", "write_json", "write_text"]
+__all__ = ["atomic_path", "file_digest", "read_json", "sync_folder", "write_json", "write_text"]
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -30,9 +30,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed and renamed, on failure removed."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    clear_orphans(target)
+    temporary, lock = claim_temporary(target, folder=False)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -42,40 +41,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside ``path`` that takes its place on success and is removed on failure.
-
-    Raises:
-        CrossAlignError: ``path`` exists and ``overwrite`` is false.
-    """
-    target = Path(path)
-    if target.exists() and not overwrite:
-        raise CrossAlignError(f"{target}: already exists; remove it or choose another place")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
-    try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o777 & ~umask)
-        if target.exists():
-            # A rename cannot replace a full folder: the old one steps aside first, so that one of both is always whole.
-            aside = target.with_name(f".{target.name}.old")
-            shutil.rmtree(aside, ignore_errors=True)
-            target.rename(aside)
-            temporary.rename(target)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            temporary.rename(target)
-        _sync_folder(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        os.close(lock)
 
 
 def write_text(path: str | Path, text: str) -> None:

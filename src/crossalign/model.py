@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs, TextInputs
@@ -84,8 +86,13 @@ class RetrievalModel(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over the settings and every weight: it changes whenever an embedding could."""
+        """SHA-256 over the settings, the tokenizer and every weight: it changes whenever an embedding could."""
         digest = hashlib.sha256(json.dumps(portable_settings(self.config), sort_keys=True).encode())
+        backbone, words = self.text_tower.backbone, self.text_tower.tokenizer
+        if backbone is not None:
+            digest.update(backbone.tokenizer_json().encode())
+        elif words is not None:
+            digest.update(words.to_json().encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -144,6 +151,10 @@ class RetrievalModel(nn.Module):
         Raises:
             CrossAlignError: a file that is missing or no readable picture.
         """
+        if isinstance(images, str | Path | Image.Image) or (
+            isinstance(images, np.ndarray) and images.ndim == 3
+        ):
+            raise TypeError("encode_images takes a list of photos, not one photo")
         with evaluation_mode(self):
             return self._gather(
                 self.image_tower(
@@ -181,7 +192,11 @@ class RetrievalModel(nn.Module):
         return torch.cat(parts) if parts else torch.empty(0, self.dim)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one."""
+        """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one.
+
+        Raises:
+            CrossAlignError: the folder holds anything that is not of a crossalign model.
+        """
         write_model(
             folder, self.config, self.state_dict(), self.text_tower.tokenizer, self.text_tower.backbone
         )

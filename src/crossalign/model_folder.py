@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
-from crossalign.files import atomic_folder, read_json, write_json
+from crossalign.files import read_json, write_json
+from crossalign.folders import atomic_folder, restore_folder
 from crossalign.settings import parse_settings
 from crossalign.towers.settings import GRUSettings, ModelConfig
 
-__all__ = ["StoredModel", "portable_settings", "read_model", "write_model"]
+__all__ = ["StoredModel", "check_replaceable", "portable_settings", "read_model", "write_model"]
 
 FORMAT_VERSION = 1
 SETTINGS, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 DETECTOR, TEXT_BACKBONE = "detector.onnx", "text_backbone"
+OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE}
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
 
@@ -75,7 +77,12 @@ def write_model(
     tokenizer: WordTokenizer | None,
     text_backbone: TextBackbone | None,
 ) -> None:
-    """Write a model folder, whole or not at all, replacing an old one."""
+    """Write a model folder, whole or not at all, replacing an old one.
+
+    Raises:
+        CrossAlignError: something else than a model is there; see :func:`check_replaceable`.
+    """
+    check_replaceable(folder)
     tensors = {
         name: tensor.detach().cpu().contiguous()
         for name, tensor in state.items()
@@ -92,6 +99,36 @@ def write_model(
             shutil.copyfile(config.image.detector.model, temporary / DETECTOR)
         if text_backbone is not None:
             text_backbone.save(temporary / TEXT_BACKBONE)
+
+
+def check_replaceable(folder: str | Path) -> None:
+    """Refuse to replace anything but a model: whatever else is in the folder would be lost.
+
+    Raises:
+        CrossAlignError: ``folder`` is a file, or holds anything that no model folder has.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise CrossAlignError(f"{folder}: not a folder; choose another place for the model")
+    names = {entry.name for entry in folder.iterdir()}
+    foreign = sorted(names - OWN)
+    if names and not foreign and not _is_ours(folder / SETTINGS):
+        # Other libraries use these names, too.
+        foreign = sorted(names, key=lambda name: name != SETTINGS)
+    if foreign:
+        raise CrossAlignError(
+            f"{folder}: holds '{foreign[0]}', which is of no crossalign model; move it away or choose another folder"
+        )
+
+
+def _is_ours(settings: Path) -> bool:
+    try:
+        content = read_json(settings)
+    except CrossAlignError:
+        return False
+    return isinstance(content, dict) and {"format_version", "model"} <= content.keys()
 
 
 def read_model(name: str | Path) -> StoredModel:
@@ -120,6 +157,7 @@ def read_model(name: str | Path) -> StoredModel:
 def _locate(name: str | Path) -> Path:
     folder = Path(name)
     for candidate in (folder, folder / "model"):
+        restore_folder(candidate)
         if (candidate / SETTINGS).is_file():
             return candidate
     if folder.exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
@@ -89,9 +89,16 @@ class OptimizerSettings(Settings):
     )
 
     @model_validator(mode="after")
-    def _milestones_belong_to_steps(self) -> OptimizerSettings:
-        if self.milestones and self.schedule != "step":
-            raise ValueError("milestones need schedule: step")
+    def _settings_belong_to_the_schedule(self) -> OptimizerSettings:
+        if self.schedule == "step" and not self.milestones:
+            raise ValueError("schedule: step needs milestones, the epochs after which the rate falls")
+        if self.schedule != "step" and self.milestones:
+            raise ValueError("milestones need schedule: step; leave them out (milestones: [])")
+        default = type(self).model_fields["gamma"].default
+        if self.schedule != "step" and self.gamma != default:
+            raise ValueError(f"gamma needs schedule: step; leave it out (gamma: {default})")
+        if self.schedule != "cosine" and self.final_fraction:
+            raise ValueError("final_fraction needs schedule: cosine; leave it out (final_fraction: 0)")
         return self
 
 
@@ -126,13 +133,26 @@ class Recipe(Settings):
 
     name: str = Field(description="names the run; the run folder is `runs/NAME` unless `--out` is given")
     seed: int = Field(
-        default=0, description="of initial weights, of the order of batches, of dropout and of augmentation"
+        default=0,
+        ge=0,
+        lt=2**63,
+        description="of initial weights, of the order of batches, of dropout and of augmentation",
     )
     data: DataSettings
     model: ModelConfig = ModelConfig()
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _a_backbone_rate_needs_a_trained_backbone(self) -> Recipe:
+        trained = self.model.image.train_backbone or self.model.text.train_backbone
+        if self.optimizer.backbone_learning_rate is not None and not trained:
+            raise ValueError(
+                "optimizer.backbone_learning_rate is that of fine-tuned backbones, and train_backbone is false in "
+                "model.image and in model.text; leave it out (null)"
+            )
+        return self
 
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
@@ -157,25 +177,24 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         CrossAlignError: no such recipe, not YAML, an unknown key or a wrong value; the key is named.
     """
-    values = _read(source, seen=())
+    change: dict[str, Any] = {}
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator or not key:
-            raise CrossAlignError(f"--set {override}: not of the form section.key=value")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise CrossAlignError(f"--set {override}: the value is not valid YAML") from None
-        part = values
-        *sections, last = key.split(".")
-        for section in sections:
-            if part.get(section) is None:
-                part[section] = {}
-            part = part[section]
-            if not isinstance(part, dict):
-                raise CrossAlignError(f"--set {override}: '{section}' is a value, it has no keys")
-        part[last] = value
-    return parse_settings(Recipe, values, f"recipe {source}")
+        change = _merge(change, _nested(override))
+    return parse_settings(Recipe, _merge(_read(source, seen=()), change), f"recipe {source}")
+
+
+def _nested(override: str) -> dict[str, Any]:
+    """``"section.key=value"`` as ``{"section": {"key": value}}``."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise CrossAlignError(f"--set {override}: not of the form section.key=value")
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # ValueError: a date that no calendar has
+        raise CrossAlignError(f"--set {override}: the value is not valid YAML") from None
+    for section in reversed(key.split(".")):
+        value = {section: value}
+    return value
 
 
 def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
@@ -183,7 +202,12 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise CrossAlignError(f"{path}: no such recipe file")
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CrossAlignError(
+                f"recipe {path}: not UTF-8 (byte {error.start}); save it as UTF-8"
+            ) from None
     else:
         if str(source) not in available_recipes():
             raise CrossAlignError(
@@ -192,13 +216,13 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
         text = (resources.files("crossalign.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
     try:
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise CrossAlignError(f"recipe {source}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise CrossAlignError(f"recipe {source}: not a mapping of settings")
     parent = values.pop("extends", None)
     if parent is None:
-        return values
+        return _merge(_default_kinds(Recipe), values)
     if str(parent) in seen:
         raise CrossAlignError(f"recipe {source}: 'extends' goes in a circle through {parent}")
     beside = path.parent / str(parent)
@@ -206,15 +230,28 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
     return _merge(_read(place, (*seen, str(source), str(parent))), values)
 
 
+def _default_kinds(settings: type[BaseModel]) -> dict[str, Any]:
+    """The ``kind`` of every part that has one, where a recipe leaves it out."""
+    kinds: dict[str, Any] = {}
+    for name, field in settings.model_fields.items():
+        if name == "kind":
+            kinds[name] = field.default
+        elif isinstance(field.default, BaseModel) and (inner := _default_kinds(type(field.default))):
+            kinds[name] = inner
+    return kinds
+
+
 def _merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key)
-        # A part of another kind (another loss, another encoder) replaces the old one whole.
-        same_kind = (
-            isinstance(old, dict)
-            and isinstance(value, dict)
-            and value.get("kind", old.get("kind")) == old.get("kind")
-        )
-        merged[key] = _merge(old, value) if same_kind and isinstance(old, dict) else value
+        if isinstance(old, dict) and isinstance(value, dict) and not _other_kind(old, value):
+            merged[key] = _merge(old, value)
+        else:
+            merged[key] = value
     return merged
+
+
+def _other_kind(old: dict[str, Any], value: dict[str, Any]) -> bool:
+    """Whether one part replaces another whole: another loss, another encoder."""
+    return "kind" in old and value.get("kind", old["kind"]) != old["kind"]

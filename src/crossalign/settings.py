@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from crossalign.errors import CrossAlignError
 
@@ -13,10 +15,42 @@ __all__ = ["Settings", "parse_settings"]
 S = TypeVar("S", bound=BaseModel)
 
 
-class Settings(BaseModel):
-    """Immutable, strict settings with a default for everything that has a sensible one."""
+def _strict(schema: Any, owner: type[BaseModel]) -> Any:
+    """The schema of one class in which no text and no fraction is an integer, and nothing else a switch.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    Strictness for all of it would also refuse a list for a tuple and ``5e-4`` for a number.
+    """
+    if isinstance(schema, list):
+        return [_strict(part, owner) for part in schema]
+    # Another class in it has seen to itself.
+    if not isinstance(schema, dict) or (schema.get("type") == "model" and schema["cls"] is not owner):
+        return schema
+    if schema.get("type") in ("int", "bool"):
+        return {**schema, "strict": True}
+    if schema.get("type") == "float":
+        return core_schema.no_info_before_validator_function(_no_switch, cast(CoreSchema, schema))
+    return {key: _strict(part, owner) for key, part in schema.items()}
+
+
+def _no_switch(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("input should be a valid number")
+    return value
+
+
+class Settings(BaseModel):
+    """Immutable, strict settings with a default for everything that has a sensible one.
+
+    A list may stand for a tuple, as in JSON and YAML, and a text for a number with a fraction, since YAML reads
+    ``5e-4`` as a text. No other type stands for another, and no number is infinite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = _strict(handler(source), cls)
+        return schema
 
     @model_validator(mode="before")
     @classmethod
@@ -43,9 +77,29 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
     except ValidationError as error:
         problems = []
         for problem in error.errors():
-            place = ".".join(str(part) for part in problem["loc"]) or "the whole"
+            place = _place(values, problem["loc"], missing=problem["type"] == "missing")
             if problem["type"] == "extra_forbidden":
                 problems.append(f"unknown key '{place}'")
+            elif problem["type"] == "value_error":
+                problems.append(
+                    f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"])
+                )
             else:
-                problems.append(f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+                told = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+                problems.append(f"{place or 'the whole'}: {told}")
         raise CrossAlignError(f"{source}: {'; '.join(problems)}") from None
+
+
+def _place(values: Any, location: Sequence[int | str], *, missing: bool) -> str:
+    """Where in ``values`` a problem is; pydantic's location also names which type of a union was tried."""
+    keys = []
+    for depth, part in enumerate(location):
+        is_last = depth == len(location) - 1
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            # Not of the input: the name of a union's type, or the key that is missing.
+            if not (missing and is_last):
+                continue
+        keys.append(str(part))
+    return ".".join(keys)

@@ -135,8 +135,6 @@ def test_search_with_a_picture_in_a_folder(call: Call, photos: Path) -> None:
     assert document["query"] == {"image": str(query)}
     assert Path(document["hits"][0]["file"]).name == "green.png"
     assert len(document["hits"]) == 4
-    code, out, _ = call("search", "photos.index", "green", "--folder", "nowhere")
-    assert (code, out) == (0, "no photos in 'nowhere'\n")
 
 
 def test_unreadable_photos_end_with_1_but_the_good_ones_are_indexed(call: Call, photos: Path) -> None:
@@ -173,6 +171,14 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
         (["search", "photos.index", "red", "-k", "0"], "at least one photo"),
         (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
         (["search", "photos", "red"], "no index here"),
+        (
+            ["search", "photos.index", "red", "--folder", "nowhere"],
+            "--folder nowhere: the index has no photos in it",
+        ),
+        (
+            ["search", "photos.index", "red", "--folder", "no", "--json", "--sheet", "x.png"],
+            "--folder no: the index",
+        ),
         (["search", "photos.index", "red", "--model", "other"], "built with another model"),
         (["search", "photos.index", "red", "--sheet", "a.txt"], "use .png"),
         (["index", "model", "nowhere"], "no such folder of photos"),

@@ -164,14 +164,16 @@ def test_no_recipe_is_a_wrong_call(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["flickr9k"], "no recipe 'flickr9k'; there are flickr8k-vse"),
+        (["flickr9k"], "no recipe 'flickr9k'; there are flickr8k-camera"),
         (["none.yaml"], "none.yaml: no such recipe file"),
         (["RECIPE", "--set", "training.epoch=3"], "unknown key 'training.epoch'"),
         (["RECIPE", "--set", "training.epochs=many"], "training.epochs: input should be a valid integer"),
         (["RECIPE", "--set", "training.epochs=0"], "training.epochs: input should be greater than"),
         (["RECIPE", "--set", "training.epochs"], "--set training.epochs: not of the form section.key=value"),
         (["RECIPE", "--set", "model.dim=[1"], "--set model.dim=[1: the value is not valid YAML"),
-        (["RECIPE", "--set", "name.deep=1"], "'name' is a value, it has no keys"),
+        (["RECIPE", "--set", "name.deep=1"], "name: input should be a valid string"),
+        (["RECIPE", "--seed", "-1"], "seed: input should be greater than or equal to 0"),
+        (["RECIPE", "--seed", str(2**63)], "seed: input should be less than 9223372036854775808"),
         (["RECIPE", "--set", "data.collection=none"], "none: not a collection"),
         (["RECIPE", "--set", "data.train=trian"], "no split 'trian'; it has train, val, test"),
         (["RECIPE", "--set", "data.image_features=[none]"], "no FeatureStore 'none'"),
@@ -206,9 +208,102 @@ def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Ca
     assert (code, json.loads(out)) == (0, world.outcome)
     code, _, err = call("train", world.recipe, "--out", world.run, "--resume", "auto", "--seed", 4)
     assert code == 1
-    assert "another recipe (name or seed)" in one_line(err)
+    assert "another recipe (seed)" in one_line(err)
     assert call("train", world.recipe, "--out", world.run, "--resume", "perhaps")[0] == 2
     assert {path: path.stat().st_mtime_ns for path in world.run.rglob("*")} == before
+
+
+@pytest.fixture
+def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is told is told before data are opened and a model is built."""
+
+    def opened(*_: object) -> None:
+        raise AssertionError("the data were opened")
+
+    monkeypatch.setattr(trainer.Sources, "open", opened)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize(
+    ("place", "content", "message"),
+    [
+        ("recipe.yaml", b"name: [tiny", "recipe.yaml: not valid YAML"),
+        ("recipe.yaml", b"name: caf\xe9", "recipe.yaml: not UTF-8 (byte 9)"),
+        ("recipe.yaml", b"- tiny", "recipe.yaml: not a mapping of settings; the run there cannot go on"),
+        ("recipe.yaml", b"name: tiny", "data: field required; the run there cannot go on"),
+        ("training.json", b"{", "training.json: not valid JSON"),
+        ("training.json", b"[]", "training.json: does not hold best_rsum, best_epoch"),
+        ("training.json", b'{"best": 3}', "training.json: does not hold best_rsum, best_epoch"),
+        ("model", None, "model: the model of this run is gone; put it back, or remove"),
+        ("model/config.json", None, "model: the model of this run is gone; put it back, or remove"),
+    ],
+)
+def test_what_is_left_of_a_run_is_told(
+    world: World, tmp_path: Path, call: Call, place: str, content: bytes | None, message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world.run, run)
+    if content is not None:
+        (run / place).write_bytes(content)
+    elif (run / place).is_dir():
+        shutil.rmtree(run / place)
+    else:
+        (run / place).unlink()
+    code, out, err = call("train", world.recipe, "--out", run, "--resume", "auto")
+    assert (code, out) == (1, "")
+    assert message in one_line(err)
+
+
+def test_a_training_json_of_other_values_can_be_written_again(
+    world: World, tmp_path: Path, call: Call
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world.run, run)
+    told = json.loads((run / "training.json").read_text())
+    (run / "training.json").write_text(json.dumps(told | {"best_rsum": "high"}))
+    code, _, err = call("train", world.recipe, "--out", run, "--resume", "auto")
+    assert code == 1
+    assert "best_rsum is not a number; remove it, and --resume auto writes it again" in one_line(err)
+    (run / "training.json").unlink()
+    assert call("train", world.recipe, "--out", run, "--resume", "auto")[0] == 0
+    assert json.loads((run / "training.json").read_text()) == told
+    # The same run without its best weights: the checkpoint has only the last ones.
+    (run / "training.json").unlink()
+    shutil.rmtree(run / "model")
+    code, _, err = call("train", world.recipe, "--out", run, "--resume", "auto")
+    assert code == 1
+    assert "the model of this run is gone" in one_line(err)
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("place", ["file", "file/run", "file/a/b"])
+def test_a_file_in_the_way_of_a_run_is_told(world: World, tmp_path: Path, call: Call, place: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    code, out, err = call("train", world.recipe, "--out", tmp_path / place)
+    assert (code, out) == (1, "")
+    assert f"{tmp_path / 'file'}: not a folder; choose another place for the run (--out)" in one_line(err)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("untrained")
+def test_a_run_replaces_no_model_with_other_things_in_it(world: World, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world.run / "model", run / "model")
+    (run / "model" / "notes.txt").write_text("mine")
+    code, out, err = call("train", world.recipe, "--out", run)
+    assert (code, out) == (1, "")
+    assert "model: holds 'notes.txt', which is of no crossalign model" in one_line(err)
+    assert (run / "model" / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_of_before_a_setting_existed_goes_on(world: World, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world.run, run)
+    values = yaml.safe_load((run / "recipe.yaml").read_text())
+    del values["training"]["patience"]
+    values["training"]["log_every"] += 1
+    (run / "recipe.yaml").write_text(yaml.safe_dump(values))
+    assert call("train", world.recipe, "--out", run, "--resume", "auto")[0] == 0
 
 
 def test_an_interrupted_run_goes_on(

@@ -207,6 +207,28 @@ def test_wrong_names_layers_and_sizes_are_refused() -> None:
         build(model_args={"colour": "red"})
 
 
+def test_a_failed_download_suggests_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, **arguments: object) -> object:
+        if pretrained:
+            raise OSError(
+                "No connection to the hub,\nand nothing in the cache. " + "Check your connection. " * 30
+            )
+        return real(name, pretrained=False, **arguments)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(CrossAlignError) as caught:
+        build(weights="pretrained")
+    assert str(caught.value) == (
+        "test_resnet: timm did not get its pretrained weights (No connection to the hub, and nothing in the cache); "
+        "download them where there is a network and give the file: --weights FILE, in a recipe weights: FILE"
+    )
+    # The network itself is at fault.
+    with pytest.raises(CrossAlignError, match="cannot build it with colour=red"):
+        build(weights="pretrained", model_args={"colour": "red"})
+
+
 def test_default_input_is_that_of_timm() -> None:
     stated = default_input("test_vit")
     assert (stated.size, stated.interpolation, stated.resize) == (160, "bicubic", "squash")

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    CLIPConfig,
+    CLIPModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5Model,
+    ViTConfig,
+    ViTModel,
+)
 
 from crossalign.encoders.hf import TextBackbone, TextBackboneConfig
 from crossalign.errors import CrossAlignError
@@ -16,26 +32,35 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "dog", "red", "on", 
 TEXTS = ["a dog", "two red dog runs on grass", "a"]
 
 
-@pytest.fixture
-def tiny(tmp_path: Path) -> Path:
-    folder = tmp_path / "tiny"
-    torch.manual_seed(0)
-    settings = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        hidden_dropout_prob=0.5,
-    )
-    BertModel(settings).save_pretrained(folder)
+SMALL = {
+    "vocab_size": len(WORDS),
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+VISION = {name: value for name, value in SMALL.items() if name != "vocab_size"}
+VISION |= {"image_size": 32, "patch_size": 8}
+T5 = {"vocab_size": len(WORDS), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+DISTILLED = {"vocab_size": len(WORDS), "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}
+
+
+def write(folder: Path, network: PreTrainedModel) -> Path:
+    network.save_pretrained(folder)
     BertTokenizerFast(vocab={word: index for index, word in enumerate(WORDS)}).save_pretrained(folder)
     return folder
 
 
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    settings = BertConfig(**SMALL, max_position_embeddings=32, hidden_dropout_prob=0.5)
+    return write(tmp_path / "tiny", BertModel(settings))
+
+
 def build(folder: Path, **changes: object) -> TextBackbone:
-    return TextBackbone(TextBackboneConfig.model_validate({"name": str(folder)} | changes)).eval()
+    settings = {"name": str(folder), "max_length": 32} | changes
+    return TextBackbone(TextBackboneConfig.model_validate(settings)).eval()
 
 
 def states(backbone: TextBackbone, texts: list[str]) -> torch.Tensor:
@@ -126,6 +151,55 @@ def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             TextBackbone(TextBackboneConfig(name=name))
         assert "\n" not in str(caught.value)
         assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_become_float32(tiny: Path, dtype: torch.dtype) -> None:
+    BertModel.from_pretrained(tiny, dtype=torch.float32).to(dtype).save_pretrained(tiny)
+    backbone = build(tiny)
+    assert {parameter.dtype for parameter in backbone.parameters()} == {torch.float32}
+    assert states(backbone, TEXTS).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (lambda: T5Model(T5Config(**T5)), "T5Model is no encoder of texts alone"),
+        (
+            lambda: CLIPModel(CLIPConfig(text_config=SMALL, vision_config=VISION)),
+            "CLIPModel is no encoder of texts alone",
+        ),
+        (lambda: ViTModel(ViTConfig(**VISION)), "ViTModel makes no token states of texts"),
+    ],
+)
+def test_what_is_no_text_encoder_is_refused_at_once(
+    tmp_path: Path, network: Callable[[], PreTrainedModel], message: str
+) -> None:
+    with pytest.raises(CrossAlignError, match=message) as caught:
+        build(write(tmp_path / "network", network()))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "possible"),
+    [
+        (lambda: BertModel(BertConfig(**SMALL, max_position_embeddings=20)), 20),
+        # RoBERTa counts its positions from behind the padding id.
+        (lambda: RobertaModel(RobertaConfig(**SMALL, max_position_embeddings=20, pad_token_id=0)), 19),
+        (lambda: DistilBertModel(DistilBertConfig(**DISTILLED, max_position_embeddings=20)), 20),
+    ],
+)
+def test_more_tokens_than_positions_are_refused_at_once(
+    tmp_path: Path, network: Callable[[], PreTrainedModel], possible: int
+) -> None:
+    folder = write(tmp_path / "network", network())
+    for length in (possible + 1, 64):
+        with pytest.raises(
+            CrossAlignError, match=f"reads {possible} tokens at most, not max_length: {length}"
+        ):
+            build(folder, max_length=length)
+    backbone = build(folder, max_length=possible)
+    assert states(backbone, ["a dog " * 40]).shape == (1, possible, 16)
 
 
 def test_real_sentence_encoder_from_its_package() -> None:

@@ -240,6 +240,11 @@ def test_pixels_have_cells_not_boxes(collection: Collection, detector: Detector)
     assert "model.image.detector" in refused(collection, image=image)
 
 
+def test_pixels_have_no_width_of_features(collection: Collection) -> None:
+    message = refused(collection, image={"backbones": [BACKBONE], "feature_dim": 5})
+    assert "model.image.feature_dim is the width of imported features" in message
+
+
 def test_a_detector_that_is_not_there_is_told_before_training(
     collection: Collection, extract: Callable[..., str], tmp_path: Path
 ) -> None:

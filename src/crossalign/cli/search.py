@@ -60,6 +60,11 @@ def command(
         encoded = time.perf_counter()
         hits = engine.search(query, k, exact=exact, folder=folder)
         searched = time.perf_counter()
+    if folder and not hits:
+        raise CrossAlignError(
+            f"--folder {folder}: the index has no photos in it; give a folder within {engine.photos}, "
+            "or run 'crossalign index' again if it is new"
+        )
     if not complete:
         typer.echo(
             "crossalign: the last 'crossalign index' did not finish: run it again to find all photos",
@@ -87,7 +92,5 @@ def command(
         return
     for hit in hits:
         typer.echo(f"{hit.rank:>4}  {hit.score:8.4f}  {hit.file}" + ("  (missing)" if hit.missing else ""))
-    if not hits:
-        typer.echo(f"no photos in '{folder}'")
     if sheet is not None:
         typer.echo(f"sheet: {sheet}")

@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from crossalign.data import tables
 from crossalign.errors import CrossAlignError
-from crossalign.files import atomic_folder, file_digest, read_json, write_json
+from crossalign.files import file_digest, read_json, write_json
+from crossalign.folders import atomic_folder, restore_folder
 
 __all__ = ["CaptionRecord", "Collection", "ImageRecord", "Split"]
 
@@ -90,6 +91,7 @@ class Collection:
             CrossAlignError: there is no collection, it is damaged, or it has another format version.
         """
         folder = Path(folder)
+        restore_folder(folder)
         path = folder / tables.DESCRIPTION
         if not path.is_file():
             raise CrossAlignError(

@@ -15,16 +15,17 @@ from crossalign.data.scenes import make_scenes
 from crossalign.demo.commands import next_commands, path_setting
 from crossalign.demo.folder import MARKER, make_room
 from crossalign.demo.report import image_queries, text_queries, write_demo_report
-from crossalign.errors import missing_extra
+from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.evaluation import RetrievalResult, result_table
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import evaluate_model
 from crossalign.evaluation.scene_words import ground_scenes
 from crossalign.files import write_json
 from crossalign.model import RetrievalModel
-from crossalign.recipe import load_recipe
+from crossalign.recipe import Recipe, load_recipe
 from crossalign.search import SearchEngine, update_index
 from crossalign.sources import Sources
+from crossalign.training.assemble import check_pixels
 from crossalign.training.trainer import TrainingResult, train
 
 __all__ = ["DemoOutcome", "run_demo"]
@@ -88,7 +89,8 @@ def run_demo(
         recipe: what to train.
 
     Raises:
-        CrossAlignError: the folder holds an earlier demo and ``overwrite`` is false, or something else.
+        CrossAlignError: the folder holds an earlier demo and ``overwrite`` is false, or something else; or the
+            recipe does not train from pixels.
     """
     folder = Path(folder)
     for package, extra in (("timm", "vision"), ("matplotlib", "report")):
@@ -100,6 +102,7 @@ def run_demo(
     settings = load_recipe(recipe, overrides)
     if settings.training.batch_size > scenes:
         settings = load_recipe(recipe, [*overrides, f"training.batch_size={scenes}"])
+    _check_recipe(settings)
     make_room(folder, overwrite)
     clock = _Clock()
     held_out = max(scenes // 10, 40)
@@ -135,6 +138,17 @@ def run_demo(
     clock.lap("report")
     write_json(folder / MARKER, outcome.to_json())
     return outcome
+
+
+def _check_recipe(recipe: Recipe) -> None:
+    """Fresh scenes have no feature stores: told before an earlier demo is removed."""
+    if recipe.data.image_features or recipe.data.text_features:
+        setting = "image_features" if recipe.data.image_features else "text_features"
+        raise CrossAlignError(
+            f"recipe {recipe.name}: data.{setting} names stored features, and a demo's scenes have none; "
+            "choose a recipe that trains from pixels, such as scenes-vse (--recipe)"
+        )
+    check_pixels(recipe.model.image)
 
 
 class _Clock:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -50,7 +53,7 @@ class TextBackbone(nn.Module):
 
     Raises:
         CrossAlignError: the package is missing, nothing is found by that name, it is no encoder, it has no
-            such layer, or its weights are incomplete or others than before.
+            such layer or too few positions, or its weights are incomplete or others than before.
     """
 
     def __init__(self, config: TextBackboneConfig) -> None:
@@ -68,6 +71,14 @@ class TextBackbone(nn.Module):
             raise CrossAlignError(
                 f"text encoder '{config.name}' cannot be loaded ({reason}); give a local folder or a hub name"
             ) from None
+        layers = getattr(self.network.config, "num_hidden_layers", None)
+        if layers is None or getattr(self.network.config, "is_encoder_decoder", False):
+            raise CrossAlignError(
+                f"text encoder '{config.name}': a {type(self.network).__name__} is no encoder of texts alone; "
+                "give one, such as a BERT or a sentence encoder"
+            )
+        # Weights stored in half precision come as such: a CPU is slow with them, and fine-tuning loses its steps.
+        self.network.float()
         # Token states need no sentence vector; many weights files lack its layer, which would then be random.
         if isinstance(getattr(self.network, "pooler", None), nn.Module):
             self.network.pooler = None
@@ -77,7 +88,6 @@ class TextBackbone(nn.Module):
                 f"text encoder '{config.name}': its weights lack {', '.join(lacking[:3])} "
                 f"({len(lacking)} in all); give the folder of a complete encoder"
             )
-        layers = self.network.config.num_hidden_layers
         if config.layer is not None and not 0 <= config.layer <= layers:
             raise CrossAlignError(
                 f"text encoder '{config.name}': has layers 0 to {layers}, not {config.layer}"
@@ -89,7 +99,7 @@ class TextBackbone(nn.Module):
                 f"with {digest[:12]}, not {str(config.weights_sha256)[:12]}); give the original ones"
             )
         self.config = config.model_copy(update={"weights_sha256": digest})
-        self.dim: int = self.network.config.hidden_size
+        self.dim: int = self._probe()
         token = self.tokenizer.mask_token_id
         self.mask_token: int = self.tokenizer.unk_token_id if token is None else token
 
@@ -107,6 +117,15 @@ class TextBackbone(nn.Module):
         )
         return [(int(start), int(end)) for start, end in batch["offset_mapping"]]
 
+    def tokenizer_json(self) -> str:
+        """What the tokenizer does, as JSON that is the same before and after use."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return json.dumps(self.tokenizer.get_vocab(), sort_keys=True)
+        # Every call leaves its own truncation and padding behind.
+        whole = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+        return json.dumps(whole, sort_keys=True)
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states ``(B, W, H)`` of ids ``(B, W)`` with mask ``(B, W)``."""
         inner = self.config.layer is not None
@@ -118,6 +137,36 @@ class TextBackbone(nn.Module):
         )
         states: Tensor = output.hidden_states[self.config.layer] if inner else output.last_hidden_state
         return states
+
+    def _probe(self) -> int:
+        """Width of the token states. What cannot encode texts of every allowed length shows here, not in a run."""
+        name, longest = self.config.name, self.config.max_length
+        try:
+            with torch.no_grad():
+                tokens, mask = self.tokenize(["a", "a a"])
+                width: int = self(tokens, mask).shape[-1]
+        except Exception as error:  # every network that is no text encoder fails in its own way
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise CrossAlignError(
+                f"text encoder '{name}': a {type(self.network).__name__} makes no token states of texts ({reason}); "
+                "give an encoder, such as a BERT or a sentence encoder"
+            ) from None
+
+        def fails(length: int) -> bool:
+            ids = tokens[-1:, :1].expand(1, length)
+            try:
+                with torch.no_grad():
+                    self(ids, torch.ones_like(ids))
+            except (IndexError, RuntimeError):
+                return True
+            return False
+
+        if fails(longest):
+            possible = bisect_left(range(1, longest), True, key=fails)
+            raise CrossAlignError(
+                f"text encoder '{name}': reads {possible} tokens at most, not max_length: {longest}; lower max_length"
+            )
+        return width
 
     def save(self, folder: str | Path) -> None:
         """Write configuration, weights (safetensors) and tokenizer into ``folder``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,11 +68,26 @@ def create_network(name: str, arguments: Mapping[str, Any], *, pretrained: bool)
         raise CrossAlignError(
             f"{name}: the model argument {', '.join(ours)} is set by crossalign; leave it out"
         )
+
+    def create(weights: bool) -> nn.Module:
+        network: nn.Module = timm.create_model(name, pretrained=weights, num_classes=0, **arguments)
+        return network
+
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
+        return create(pretrained)
     except Exception as error:
         # Whatever fails in here is a wrong argument or a failed download, never this program's state.
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "its own arguments"
-        raise CrossAlignError(f"{name}: timm cannot build it with {given} ({reason})") from None
-    return network
+        first = " ".join(str(error).split()).partition(". ")[0]
+        reason = textwrap.shorten(first, 300, placeholder=" ...") or type(error).__name__
+    if pretrained:
+        try:
+            create(False)
+        except Exception:
+            pass
+        else:
+            raise CrossAlignError(
+                f"{name}: timm did not get its pretrained weights ({reason}); download them where there is a network "
+                "and give the file: --weights FILE, in a recipe weights: FILE"
+            )
+    given = ", ".join(f"{key}={value}" for key, value in arguments.items()) or "its own arguments"
+    raise CrossAlignError(f"{name}: timm cannot build it with {given} ({reason})")

@@ -15,7 +15,7 @@ from crossalign.settings import parse_settings
 from crossalign.sources import Sources
 from crossalign.towers import GRUSettings, ImageTowerConfig, TextTowerConfig
 
-__all__ = ["assemble_model", "complete_config"]
+__all__ = ["assemble_model", "check_pixels", "complete_config"]
 
 
 def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
@@ -30,7 +30,7 @@ def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
     if sources.image_stores:
         values["image"] |= _stored_images(config.image, sources)
     else:
-        _check_pixels(config.image)
+        check_pixels(config.image)
     if sources.text_store is not None:
         values["text"]["backbone"] = _stored_encoder(config.text, sources.text_store.manifest)
     return parse_settings(ModelConfig, values, "model settings")
@@ -82,10 +82,20 @@ def _stored_images(config: ImageTowerConfig, sources: Sources) -> dict[str, Any]
     return found
 
 
-def _check_pixels(config: ImageTowerConfig) -> None:
+def check_pixels(config: ImageTowerConfig) -> None:
+    """Refuse image settings that cannot be trained from photos, without stored features.
+
+    Raises:
+        CrossAlignError: there is no backbone, or a setting that only stored features give a meaning.
+    """
     if not config.backbones:
         raise CrossAlignError(
             "give the recipe data.image_features (stored features) or model.image.backbones (pixels)"
+        )
+    if config.feature_dim is not None:
+        raise CrossAlignError(
+            "model.image.feature_dim is the width of imported features, model.image.backbones read pixels; "
+            "leave one of both out"
         )
     if config.regions == "boxes" or config.detector is not None:
         raise CrossAlignError(

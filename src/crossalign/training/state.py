@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from crossalign.files import atomic_folder
+from crossalign.folders import atomic_folder
 from crossalign.model import RetrievalModel
 
 __all__ = ["RunState", "promote_best", "stage_best"]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -17,9 +16,10 @@ from crossalign.data.loading import PairSampler, TrainingLoader
 from crossalign.encode import encode_split
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import recall
-from crossalign.files import read_json, write_json, write_text
+from crossalign.files import write_json, write_text
 from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
+from crossalign.model_folder import check_replaceable
 from crossalign.objective import Objective
 from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe
@@ -34,13 +34,11 @@ from crossalign.training.checkpoint import (
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
+from crossalign.training.run_folder import check_model, check_place, check_recipe, read_outcome
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
 
 __all__ = ["TrainingResult", "train"]
-
-# Settings that change what is written or how fast it goes, never the weights.
-HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,7 @@ def train(
     folder = Path(folder)
 
     # ---- what is there already
+    check_place(folder)
     checkpoint_path = folder / "checkpoints" / "last.ckpt"
     checkpoint = None
     if (folder / "recipe.yaml").exists():
@@ -102,10 +101,16 @@ def train(
             raise CrossAlignError(
                 f"{folder}: holds a run already; continue it with --resume auto, or choose another"
             )
-        _refuse_other_recipe(recipe, folder / "recipe.yaml")
+        check_recipe(recipe, folder / "recipe.yaml")
         if (folder / "training.json").exists():
-            return TrainingResult(**read_json(folder / "training.json"))
+            check_model(folder)
+            names = [field.name for field in fields(TrainingResult)]
+            return TrainingResult(**read_outcome(folder / "training.json", names))
         checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
+        if checkpoint is not None and checkpoint["state"]["best_epoch"]:
+            promote_best(folder, checkpoint["state"]["best_epoch"])
+            check_model(folder)
+    check_replaceable(folder / "model")
 
     # ---- data, model, objective
     data = recipe.data
@@ -144,7 +149,6 @@ def train(
         schedule.load_state_dict(checkpoint["schedule"])
         fabric.strategy.precision.load_state_dict(checkpoint["precision"])
         state = RunState(**checkpoint["state"])
-        promote_best(folder, state.best_epoch)
     else:
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         torch.manual_seed(recipe.seed)
@@ -267,26 +271,3 @@ def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> T
     )
     assert norm is not None
     return norm
-
-
-def _refuse_other_recipe(recipe: Recipe, path: Path) -> None:
-    """Resuming another recipe would mix two runs."""
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    asked = yaml.safe_load(recipe.to_yaml())
-    for values in (found, asked):
-        for section, keys in HARMLESS.items():
-            if isinstance(values, dict) and isinstance(values.get(section), dict):
-                for key in keys:
-                    values[section].pop(key, None)
-    if found != asked:
-        differing = sorted(
-            f"{section}.{key}"
-            for section in asked
-            if isinstance(asked[section], dict)
-            and isinstance(found, dict)
-            and isinstance(found.get(section), dict)
-            for key in asked[section]
-            if asked[section][key] != found[section].get(key)
-        )
-        what = ", ".join(differing) or "name or seed"
-        raise CrossAlignError(f"{path}: the run there has another recipe ({what}); choose another folder")

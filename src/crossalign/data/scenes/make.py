@@ -14,7 +14,7 @@ from crossalign.data.scenes.claims import SceneIndex
 from crossalign.data.scenes.drawing import draw_scene
 from crossalign.data.scenes.world import SHAPES, Scene, sample_scenes
 from crossalign.errors import CrossAlignError
-from crossalign.files import atomic_folder
+from crossalign.folders import atomic_folder
 from crossalign.progress import progress_bar
 
 __all__ = ["DETECTIONS", "SCENES", "TRUTH", "make_scenes"]

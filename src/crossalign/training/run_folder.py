@@ -1,0 +1,90 @@
+"""What is in a run's folder before training: whether it may be written to, and whether its run can go on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from crossalign.errors import CrossAlignError
+from crossalign.files import read_json
+from crossalign.folders import restore_folder
+from crossalign.model_folder import SETTINGS
+from crossalign.recipe import Recipe, load_recipe
+
+__all__ = ["check_model", "check_place", "check_recipe", "read_outcome"]
+
+# Settings that change what is written or how fast it goes, never the weights.
+HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place where no folder can be.
+
+    Raises:
+        CrossAlignError: it is a file, or below one.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise CrossAlignError(f"{there}: not a folder; choose another place for the run (--out)")
+
+
+def check_recipe(recipe: Recipe, path: Path) -> None:
+    """Refuse to go on with another recipe than that of ``path``: it would mix two runs.
+
+    Raises:
+        CrossAlignError: the recipe there cannot be read, or differs in what changes weights.
+    """
+    try:
+        found = _settings(load_recipe(path))
+    except CrossAlignError as error:
+        raise CrossAlignError(f"{error}; the run there cannot go on, choose another folder") from None
+    differing = [name for name, value in _settings(recipe).items() if found[name] != value]
+    if differing:
+        raise CrossAlignError(
+            f"{path}: the run there has another recipe ({', '.join(sorted(differing))}); choose another folder"
+        )
+
+
+def check_model(folder: Path) -> None:
+    """Refuse to go on without the best weights so far: the checkpoint has only the last ones.
+
+    Raises:
+        CrossAlignError: ``model/`` is gone.
+    """
+    restore_folder(folder / "model")
+    if not (folder / "model" / SETTINGS).is_file():
+        raise CrossAlignError(
+            f"{folder / 'model'}: the model of this run is gone; put it back, or remove {folder} and train again"
+        )
+
+
+def read_outcome(path: Path, names: Collection[str]) -> dict[str, Any]:
+    """The numbers of these names that a finished run has written to ``training.json``.
+
+    Raises:
+        CrossAlignError: it holds anything else.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict) or content.keys() != set(names):
+        raise CrossAlignError(
+            f"{path}: does not hold {', '.join(names)}; remove it, and --resume auto writes it again"
+        )
+    for name, value in content.items():
+        if not isinstance(value, int | float):
+            raise CrossAlignError(
+                f"{path}: {name} is not a number; remove it, and --resume auto writes it again"
+            )
+    return content
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Whatever changes weights, by ``section.key``."""
+    values: dict[str, Any] = {}
+    for section, part in recipe.model_dump(mode="json").items():
+        if isinstance(part, dict):
+            kept = part.keys() - set(HARMLESS.get(section, ()))
+            values |= {f"{section}.{key}": part[key] for key in kept}
+        else:
+            values[section] = part
+    return values
