@@ -115,6 +115,14 @@ def test_saved_and_loaded_is_the_same_model(tmp_path: Path, tiny_photos: Callabl
     assert loaded.fingerprint != model.fingerprint
 
 
+def test_a_model_that_a_killed_writer_moved_aside_is_found(tmp_path: Path) -> None:
+    model = build()
+    model.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / ".model.old")
+    assert RetrievalModel.from_pretrained(tmp_path / "run").fingerprint == model.fingerprint
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model"]
+
+
 def test_only_a_model_is_replaced(tmp_path: Path) -> None:
     model = build()
     (tmp_path / "m").mkdir()
