@@ -25,6 +25,10 @@ class Word:
     kind: str
     box: Box
 
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        return (self.box,)
+
 
 def grid(cells: int) -> torch.Tensor:
     edges = [index / cells for index in range(cells + 1)]
@@ -97,7 +101,7 @@ def test_overlap_rule_equals_a_plain_loop() -> None:
 
 
 def test_unknown_rule() -> None:
-    with pytest.raises(ValueError, match="choose 'centre' or 'overlap'"):
+    with pytest.raises(ValueError, match="choose 'centre', 'overlap' or 'point'"):
         regions_that_show(grid(2), grid(2), "nearest")  # type: ignore[arg-type]
 
 
