@@ -53,8 +53,8 @@ def pointing_regions(boxes: Tensor) -> Tensor:
 def regions_of_words(regions: Tensor, words: Sequence[GroundedWord], rule: Rule) -> Tensor:
     """Which regions ``(R, 4)`` are right for which words: ``(W, R)`` bool; any of a word's boxes will do."""
     objects = regions.new_tensor([box for word in words for box in word.boxes]).reshape(-1, 4)
-    counts = torch.tensor([len(word.boxes) for word in words], device=regions.device)
-    owners = torch.repeat_interleave(torch.arange(len(words), device=regions.device), counts)
+    numbers = [number for number, word in enumerate(words) for _ in word.boxes]
+    owners = torch.tensor(numbers, dtype=torch.long, device=regions.device)
     right = regions.new_zeros(len(words), len(regions))
     return right.index_add_(0, owners, regions_that_show(regions, objects, rule).to(right.dtype)) > 0
 

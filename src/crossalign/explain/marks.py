@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from crossalign.drawing import INK, Colour, font_for, paste_pill, shortened
 from crossalign.explain.correspondence import Correspondence
 
-__all__ = ["PALETTE", "RankLabel", "ink_on", "marked_photo", "pixel_box", "word_ranks"]
+__all__ = ["PALETTE", "RankLabel", "filled_square", "ink_on", "marked_photo", "pixel_box", "word_ranks"]
 
 PixelBox = tuple[int, int, int, int]
 
@@ -73,20 +72,28 @@ def word_ranks(found: Correspondence) -> dict[int, int]:
     return {word: ranks[key] for word, key in keys.items() if key in ranks}
 
 
-def pixel_box(box: Tensor, size: tuple[int, int]) -> PixelBox:
+def pixel_box(box: Sequence[float], size: tuple[int, int]) -> PixelBox:
     """A relative xyxy box in whole pixels inside a picture, at least one pixel each way."""
     left, top, right, bottom = (
-        round(part * side) for part, side in zip(box.clamp(0, 1).tolist(), size * 2, strict=True)
+        round(min(max(part, 0.0), 1.0) * side) for part, side in zip(box, size * 2, strict=True)
     )
     left, top = min(left, size[0] - 1), min(top, size[1] - 1)
     return left, top, max(right, left + 1), max(bottom, top + 1)
 
 
+def filled_square(crop: Image.Image, side: int) -> Image.Image:
+    """The middle of a crop that fills a square."""
+    scale = side / min(crop.size)
+    large = crop.resize((max(side, round(crop.width * scale)), max(side, round(crop.height * scale))))
+    left, top = (large.width - side) // 2, (large.height - side) // 2
+    return large.crop((left, top, left + side, top + side))
+
+
 def marked_photo(photo: Image.Image, found: Correspondence) -> Image.Image:
     """The photo with thin lines around all regions; those of the best pairs stand out, framed and named."""
-    chosen = [pixel_box(found.boxes[pair.region], photo.size) for pair in found.pairs]
+    chosen = [pixel_box(found.boxes[pair.region].tolist(), photo.size) for pair in found.pairs]
     picture = _faded(photo, chosen)
-    _thin_lines(picture, [pixel_box(box, photo.size) for box in found.boxes[found.candidates]])
+    _thin_lines(picture, [pixel_box(box, photo.size) for box in found.boxes[found.candidates].tolist()])
     taken: Counter[PixelBox] = Counter()
     frames = []
     for rank, box in enumerate(chosen):

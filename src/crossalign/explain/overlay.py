@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,14 @@ from PIL import Image, ImageDraw
 from crossalign.drawing import INK, PAPER, QUIET, SUNK, fitted, font_for, paste_pill, shortened, wrapped
 from crossalign.explain.correspondence import Correspondence
 from crossalign.explain.heat import heat_colours, heat_map, heat_over_photo
-from crossalign.explain.marks import PALETTE, RankLabel, marked_photo, pixel_box, word_ranks
+from crossalign.explain.marks import (
+    PALETTE,
+    RankLabel,
+    filled_square,
+    marked_photo,
+    pixel_box,
+    word_ranks,
+)
 
 __all__ = ["LARGEST_TOP", "draw_correspondence"]
 
@@ -74,9 +82,9 @@ def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
     highest = max(max(pair.similarity for pair in found.pairs), 1e-6)
     for rank, pair in enumerate(found.pairs):
         y = first + row * rank
-        crop = photo.crop(pixel_box(found.boxes[pair.region], photo.size))
+        crop = photo.crop(pixel_box(found.boxes[pair.region].tolist(), photo.size))
         strip.paste(PALETTE[rank], (left, y, left + 72, y + 72))
-        strip.paste(_square(crop, 64), (left + 4, y + 4))
+        strip.paste(filled_square(crop, 64), (left + 4, y + 4))
         x, right = left + 92, strip.width
         RankLabel(rank, found.words[pair.word].text, 20, right - x - 70).draw(strip, x, y + 20)
         value = _number(pair.similarity)
@@ -86,14 +94,6 @@ def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
         if length > 8:
             paste_pill(strip, (x, y + 48, x + length, y + 56), PALETTE[rank])
     return strip
-
-
-def _square(crop: Image.Image, side: int) -> Image.Image:
-    """The middle of a crop that fills a square."""
-    scale = side / min(crop.size)
-    large = crop.resize((max(side, round(crop.width * scale)), max(side, round(crop.height * scale))))
-    left, top = (large.width - side) // 2, (large.height - side) // 2
-    return large.crop((left, top, left + side, top + side))
 
 
 def _caption(found: Correspondence) -> Image.Image:
@@ -129,15 +129,15 @@ def _pieces(found: Correspondence) -> list[tuple[str, int]]:
     pieces: list[tuple[str, int]] = []
     end = 0
     for word in found.words:
-        pieces += [(" ".join(found.text[end : word.start].split("\n")), -1), (word.text, word.start)]
+        pieces += [(gap, -1) for gap in _gaps(found.text[end : word.start])]
+        pieces.append((word.text, word.start))
         end = word.end
-    pieces += [(token, -1) for token in _tokens(found.text[end:])]
-    return [(piece, start) for piece, start in pieces if piece]
+    return pieces + [(gap, -1) for gap in _gaps(found.text[end:])]
 
 
-def _tokens(text: str) -> list[str]:
-    """Words with the space before them: what the model did not read any more is wrapped word by word, too."""
-    return [f" {token}" for token in text.split()] if text[:1].isspace() else text.split(" ")
+def _gaps(text: str) -> list[str]:
+    """What is no word of the model, cut where a line may end, with single spaces."""
+    return [re.sub(r"\s+", " ", gap) for gap in re.findall(r"\s*\S+|\s+$", text)]
 
 
 def _heat_maps(photo: Image.Image, found: Correspondence, all_words: bool) -> Image.Image:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rich.table import Table
+
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.encoded_pairs import UNITS, Units, encoded_pairs
 from crossalign.evaluation.grounding import GroundingDifference, GroundingResult, GroundingTally
@@ -14,10 +16,16 @@ from crossalign.explain.known_words import KnownWords
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 
-__all__ = ["MEASURES", "Measure", "WordScores", "score_words"]
+__all__ = ["MEASURES", "Measure", "WordScores", "score_table", "score_words"]
 
 Measure = Literal["accuracy", "pointing"]
 MEASURES: tuple[Measure, ...] = ("accuracy", "pointing")
+_SAID = {
+    "accuracy": "shows it",
+    "pointing": "points at it",
+    "locals": "before context",
+    "context": "after context",
+}
 
 
 @dataclass(frozen=True)
@@ -77,3 +85,37 @@ def score_words(
             "give the boxes of these photos"
         )
     return WordScores(known.source, tallies)
+
+
+def score_table(name: str, scores: WordScores, base_name: str, base: WordScores | None) -> Table:
+    """The scores of a model, and those of its base model where there is one, for a terminal."""
+    table = Table(
+        title=f"Words that find their region, in percent: {scores.source}",
+        caption="intervals: 95%, bootstrap over images",
+    )
+    for heading in ("compared", "region", "model"):
+        table.add_column(heading)
+    for heading in ("found", "interval", "chance", "words"):
+        table.add_column(heading, justify="right")
+    if base is not None:
+        table.add_column("less base", justify="right", no_wrap=True)
+    models = [(name, scores)] if base is None else [(base_name, base), (name, scores)]
+    for units, measure in scores.tallies:
+        for place, (shown, one) in enumerate(models):
+            result = one.result(units, measure)
+            low, high = result.interval
+            less = ""
+            if base is not None and one is scores:
+                gain = scores.less(base, units, measure)
+                less = f"{gain.difference:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f})"
+            table.add_row(
+                *(("", "") if place else (_SAID[units], _SAID[measure])),
+                shown,
+                f"{result.accuracy:.1f}",
+                f"{low:.1f}–{high:.1f}",
+                f"{result.chance:.1f}",
+                f"{result.words:,}",
+                *([] if base is None else [less]),
+                end_section=place == len(models) - 1,
+            )
+    return table
