@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from hand_made import encoded, grid, said
 
 from crossalign.errors import CrossAlignError
-from crossalign.explain.correspondence import WordRegion, correspondence
+from crossalign.explain.correspondence import WordRegion, correspond
 from crossalign.explain.words import caption_words
 
 
@@ -31,12 +31,12 @@ def test_words_of_a_caption() -> None:
 
 
 def test_each_word_takes_its_region_and_the_best_pairs_are_ranked() -> None:
-    found = correspondence(said("a dog chases the ball", [(0, 0.9), (1, 0.3), (2, 0.6), (3, 0.8), (2, 0.5)]))
+    found = correspond(said("a dog chases the ball", [(0, 0.9), (1, 0.3), (2, 0.6), (3, 0.8), (2, 0.5)]))
     assert [(choice.region, round(choice.similarity, 4)) for choice in found.choices] == [
         (0, 0.9), (1, 0.3), (2, 0.6), (3, 0.8), (2, 0.5),
     ]  # fmt: skip
     assert [found.words[pair.word].text for pair in found.pairs] == ["chases", "ball", "dog"]
-    every = correspondence(
+    every = correspond(
         said("a dog chases the ball", [(0, 0.9), (1, 0.3), (2, 0.6), (3, 0.8), (2, 0.5)]),
         top=2,
         all_words=True,
@@ -45,7 +45,7 @@ def test_each_word_takes_its_region_and_the_best_pairs_are_ranked() -> None:
 
 
 def test_a_caption_of_small_words_alone_has_pairs_all_the_same() -> None:
-    found = correspondence(said("up and down", [(0, 0.2), (1, 0.4), (2, 0.3)]))
+    found = correspond(said("up and down", [(0, 0.2), (1, 0.4), (2, 0.3)]))
     assert [found.words[pair.word].text for pair in found.pairs] == ["and", "down", "up"]
 
 
@@ -53,7 +53,7 @@ def test_sub_words_and_special_tokens_are_merged() -> None:
     #        "doghouse red": [CLS] dog ##house red [SEP]
     regions = torch.eye(4)
     words = torch.tensor([[0.0, 0, 0, 9], [1.0, 0, 0, 0], [0.2, 0.8, 0, 0], [0, 0, 0.5, 0], [0.0, 0, 0, 9]])
-    found = correspondence(encoded("doghouse red", [(0, 0), (0, 3), (3, 8), (9, 12), (0, 0)], words, regions))
+    found = correspond(encoded("doghouse red", [(0, 0), (0, 3), (3, 8), (9, 12), (0, 0)], words, regions))
     assert [word.text for word in found.words] == ["doghouse", "red"]
     assert torch.allclose(found.similarity, torch.tensor([[0.6, 0.4, 0, 0], [0, 0, 0.5, 0]]))
     assert found.choices == (WordRegion(0, 0, pytest.approx(0.6)), WordRegion(1, 2, pytest.approx(0.5)))
@@ -61,31 +61,31 @@ def test_sub_words_and_special_tokens_are_merged() -> None:
 
 def test_words_that_were_cut_off_are_left_out() -> None:
     pair = encoded("dog ball cat", [(0, 3), (4, 8)], torch.eye(4)[:2], torch.eye(4))
-    assert [word.text for word in correspondence(pair).words] == ["dog", "ball"]
+    assert [word.text for word in correspond(pair).words] == ["dog", "ball"]
 
 
 def test_a_repeated_word_counts_once_unless_it_chooses_another_region() -> None:
-    found = correspondence(said("Red dog red ball red", [(1, 0.5), (0, 0.9), (1, 0.5), (2, 0.7), (3, 0.4)]))
+    found = correspond(said("Red dog red ball red", [(1, 0.5), (0, 0.9), (1, 0.5), (2, 0.7), (3, 0.4)]))
     assert [(pair.word, pair.region) for pair in found.pairs] == [(1, 0), (3, 2), (0, 1), (4, 3)]
 
 
 def test_the_whole_picture_is_chosen_only_where_there_is_nothing_else() -> None:
     whole = (0.0, 0.0, 1.0, 1.0)
     words = torch.tensor([[1.0, 0.5, 0.1]])
-    found = correspondence(encoded("dog", [(0, 3)], words, torch.eye(3), [whole, *grid(2)[:2]]))
+    found = correspond(encoded("dog", [(0, 3)], words, torch.eye(3), [whole, *grid(2)[:2]]))
     assert found.candidates.tolist() == [False, True, True]
     assert found.choices[0].region == 1
-    alone = correspondence(encoded("dog", [(0, 3)], words[:, :1], torch.eye(1), [whole]))
+    alone = correspond(encoded("dog", [(0, 3)], words[:, :1], torch.eye(1), [whole]))
     assert alone.choices[0] == WordRegion(0, 0, 1.0)
 
 
 def test_units_are_those_asked_for() -> None:
     pair = said("dog ball", [(0, 0.9), (1, 0.3)])
-    assert torch.equal(correspondence(pair, units="context").similarity, -correspondence(pair).similarity)
+    assert torch.equal(correspond(pair, units="context").similarity, -correspond(pair).similarity)
 
 
 def test_json_is_plain_and_complete() -> None:
-    found = correspondence(
+    found = correspond(
         said("a dog chases the ball", [(0, 0.9), (1, 0.25), (2, 0.5), (3, 0.8), (2, 0.5)]), top=2
     )
     document = json.loads(json.dumps(found.to_json()))
@@ -104,6 +104,6 @@ def test_json_is_plain_and_complete() -> None:
 
 def test_what_cannot_be_explained_is_told() -> None:
     with pytest.raises(CrossAlignError, match=r"caption '\?!': no word that the model reads"):
-        correspondence(encoded("?!", [(0, 2)], torch.eye(4)[:1], torch.eye(4)))
+        correspond(encoded("?!", [(0, 2)], torch.eye(4)[:1], torch.eye(4)))
     with pytest.raises(CrossAlignError, match="photo: the image has no region"):
-        correspondence(encoded("dog", [(0, 3)], torch.ones(1, 4), torch.zeros(0, 4), []))
+        correspond(encoded("dog", [(0, 3)], torch.ones(1, 4), torch.zeros(0, 4), []))

@@ -15,7 +15,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from hand_made import encoded, grid, said
 
-from crossalign.explain.correspondence import Correspondence, correspondence
+from crossalign.explain.correspondence import Correspondence, correspond
 from crossalign.explain.heat import heat_colours, heat_map, heat_over_photo
 from crossalign.explain.marks import PALETTE, filled_square, ink_on, marked_photo, pixel_box, word_ranks
 from crossalign.explain.overlay import LARGEST_TOP, draw_correspondence
@@ -24,7 +24,7 @@ GREY = (120, 120, 120)
 
 
 def found_pairs() -> Correspondence:
-    return correspondence(said("dog ball", [(0, 0.9), (3, 0.3)]))
+    return correspond(said("dog ball", [(0, 0.9), (3, 0.3)]))
 
 
 def where(picture: Image.Image, colour: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -52,14 +52,14 @@ def test_chosen_regions_keep_their_colours_and_the_others_fade() -> None:
 
 
 def test_words_that_chose_one_region_have_frames_inside_each_other() -> None:
-    found = correspondence(said("dog cat cow", [(0, 0.9), (0, 0.8), (0, 0.7)]))
+    found = correspond(said("dog cat cow", [(0, 0.9), (0, 0.8), (0, 0.7)]))
     picture = marked_photo(Image.new("RGB", (400, 300), GREY), found)
     boxes = [where(picture, PALETTE[rank]) for rank in range(3)]
     assert boxes == [(0, 0, 200, 150), (6, 6, 194, 144), (12, 12, 188, 138)]
 
 
 def test_labels_do_not_cover_each_other() -> None:
-    found = correspondence(said("dog cat cow", [(0, 0.9), (0, 0.8), (0, 0.7)]))
+    found = correspond(said("dog cat cow", [(0, 0.9), (0, 0.8), (0, 0.7)]))
     pixels = np.asarray(marked_photo(Image.new("RGB", (400, 300), GREY), found)).astype(int)
     labels = []
     for rank in range(3):
@@ -86,7 +86,7 @@ def test_a_crop_fills_its_square_from_the_middle() -> None:
 
 
 def test_repetitions_of_a_word_share_its_colour() -> None:
-    found = correspondence(said("red dog red ball red", [(1, 0.5), (0, 0.9), (1, 0.5), (2, 0.7), (3, 0.4)]))
+    found = correspond(said("red dog red ball red", [(1, 0.5), (0, 0.9), (1, 0.5), (2, 0.7), (3, 0.4)]))
     assert word_ranks(found) == {0: 2, 1: 0, 2: 2, 3: 1, 4: 3}
 
 
@@ -123,6 +123,11 @@ def test_places_that_no_box_covers_are_cold_and_the_best_of_several_boxes_counts
     assert heat[40, 110] == 0
 
 
+def test_a_small_region_among_large_ones_is_as_hot_as_it_is_similar() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0], [0.1, 0.1, 0.15, 0.15]])
+    assert heat_map(torch.tensor([0.1, 0.3, 0.9]), boxes, (100, 100))[15, 15] > 0.8
+
+
 def test_a_word_without_preference_has_an_even_map() -> None:
     heat = heat_map(torch.full((4,), 0.3), torch.tensor(grid(2)), (50, 50))
     assert (heat == 0).all()
@@ -150,7 +155,7 @@ def test_a_heat_map_over_a_photo_has_its_size() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (2000, 3), (3, 2000), (640, 480), (17, 19), (480, 1200)])
 @pytest.mark.parametrize("cells", [1, 2, 9])
 def test_any_size_of_photo_and_any_number_of_regions(size: tuple[int, int], cells: int) -> None:
-    found = correspondence(said("dog ball cat", [(0, 0.9), (cells * cells - 1, 0.3), (0, 0.1)], cells))
+    found = correspond(said("dog ball cat", [(0, 0.9), (cells * cells - 1, 0.3), (0, 0.1)], cells))
     picture = draw_correspondence(Image.new("RGB", size, GREY), found, note="note")
     assert picture.width == 1200
     assert picture.height < 1600
@@ -163,7 +168,7 @@ def test_any_size_of_photo_and_any_number_of_regions(size: tuple[int, int], cell
 )
 def test_any_caption_stays_on_the_paper(text: str) -> None:
     pair = said(text, [(0, 0.9)] * len(text.split()))
-    paper = np.asarray(draw_correspondence(Image.new("RGB", (60, 40), GREY), correspondence(pair), note=text))
+    paper = np.asarray(draw_correspondence(Image.new("RGB", (60, 40), GREY), correspond(pair), note=text))
     edges = np.concatenate([paper[:, :30].reshape(-1, 3), paper[:, -30:].reshape(-1, 3)])
     assert (edges == paper[0, 0]).all()
 
@@ -173,20 +178,20 @@ def test_words_that_the_model_did_not_read_are_still_in_the_caption() -> None:
     long = replace(short, text="dog" + " and more" * 60)
     photo = Image.new("RGB", (60, 40), GREY)
     assert (
-        draw_correspondence(photo, correspondence(long)).height
-        > draw_correspondence(photo, correspondence(short)).height + 60
+        draw_correspondence(photo, correspond(long)).height
+        > draw_correspondence(photo, correspond(short)).height + 60
     )
 
 
 def test_negative_similarities_are_drawn_too() -> None:
-    found = correspondence(said("dog ball", [(0, 0.9), (3, 0.3)]), units="context")
+    found = correspond(said("dog ball", [(0, 0.9), (3, 0.3)]), units="context")
     assert found.pairs[0].similarity <= 0
     draw_correspondence(Image.new("RGB", (60, 40), GREY), found)
 
 
 def test_all_words_have_heat_maps_when_asked_for() -> None:
     text = " ".join(["a", "the", "of", "in", "on", "at", "by", "to"])
-    found = correspondence(said(f"dog {text}", [(0, 0.9)] + [(1, 0.1)] * 8))
+    found = correspond(said(f"dog {text}", [(0, 0.9)] + [(1, 0.1)] * 8))
     photo = Image.new("RGB", (60, 60), GREY)
     few, many = draw_correspondence(photo, found), draw_correspondence(photo, found, all_words=True)
     assert many.height > few.height
@@ -194,6 +199,6 @@ def test_all_words_have_heat_maps_when_asked_for() -> None:
 
 def test_more_pairs_than_colours() -> None:
     words = "ant bee cat dog elk fox gnu hen"
-    found = correspondence(said(words, [(0, 0.5)] * 8), top=8)
+    found = correspond(said(words, [(0, 0.5)] * 8), top=8)
     with pytest.raises(ValueError, match=f"8 pairs for {LARGEST_TOP} colours"):
         draw_correspondence(Image.new("RGB", (9, 9)), found)

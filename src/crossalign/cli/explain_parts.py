@@ -20,7 +20,7 @@ from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import check_stores
 from crossalign.evaluation.scene_words import has_scene_truth
 from crossalign.explain.concepts import Codebook, NoCodebookError, load_codebook
-from crossalign.explain.correspondence import correspondence
+from crossalign.explain.correspondence import correspond
 from crossalign.explain.gallery import GallerySettings, check_gallery_folder, write_gallery
 from crossalign.explain.known_words import EntityWords, KnownWords, LabelWords, SceneWords
 from crossalign.explain.of_model import encode_photo_and_caption
@@ -72,7 +72,7 @@ def explain_photo(
     """Compare the words of a caption with the regions of a photo, and draw it where a target is given."""
     photo = open_photo(image)
     pair = encode_photo_and_caption(model, photo, caption, str(image))
-    found = correspondence(pair, top=top, units=units, all_words=all_words)
+    found = correspond(pair, top=top, units=units, all_words=all_words)
     if target is not None:
         note = f"{image.name} · {Path(name).name} · similarity of photo and caption {found.score:.2f}"
         save_picture(draw_correspondence(photo, found, note=note, all_words=all_words), target)

@@ -13,7 +13,7 @@ from crossalign.evaluation.encoded_pairs import EncodedPair, Units
 from crossalign.evaluation.region_match import pointing_regions, span_vectors
 from crossalign.explain.words import CaptionWord, caption_words
 
-__all__ = ["Correspondence", "WordRegion", "correspondence"]
+__all__ = ["Correspondence", "WordRegion", "correspond"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Correspondence:
         }
 
 
-def correspondence(
+def correspond(
     pair: EncodedPair, *, top: int = 5, units: Units = "locals", all_words: bool = False
 ) -> Correspondence:
     """Compare every word of a caption with every region of its image.

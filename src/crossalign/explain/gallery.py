@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.encoded_pairs import Units, encoded_pairs
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.explain.concepts import Codebook, ConceptCounter, ConceptUse
-from crossalign.explain.correspondence import Correspondence, correspondence
+from crossalign.explain.correspondence import Correspondence, correspond
 from crossalign.explain.gallery_page import GalleryPage, ShownPair, render_gallery
 from crossalign.explain.marks import filled_square, pixel_box
 from crossalign.explain.overlay import draw_correspondence
@@ -176,7 +176,7 @@ def _gather(
         if counter is not None:
             counter.add(pair)
         if pair.caption_id in place_of:
-            found = correspondence(pair, top=settings.top, units=settings.units, all_words=settings.all_words)
+            found = correspond(pair, top=settings.top, units=settings.units, all_words=settings.all_words)
             pairs[place_of[pair.caption_id]] = (pair.image_id, pair.caption_id, found)
     concepts = None if counter is None else counter.result(settings.concepts)
     return _Gathered([pairs[place] for place in sorted(pairs)], concepts)

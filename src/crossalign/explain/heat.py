@@ -49,9 +49,9 @@ def heat_map(similarity: Tensor, boxes: Tensor, size: tuple[int, int]) -> npt.ND
         part = heat[y0:y1, x0:x1]
         np.maximum(part, value, out=part)
         sides.append(min(x1 - x0, y1 - y0))
-    # Pillow blurs eight bits only, which is finer than the eye.
+    # Little enough that the smallest region keeps its value. Pillow blurs eight bits only, which the eye does not see.
     picture = Image.fromarray((255 * heat).round().astype(np.uint8))
-    softened = picture.filter(ImageFilter.GaussianBlur(float(np.median(sides)) / 5))
+    softened = picture.filter(ImageFilter.GaussianBlur(min(sides) / 5))
     return np.asarray(softened, np.float32) / np.float32(255)
 
 

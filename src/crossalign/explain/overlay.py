@@ -74,7 +74,7 @@ def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
     height = max(photo.height, first + row * len(found.pairs))
     strip, draw = _strip(height)
     frame = max(photo.width, 240)
-    strip.paste(SUNK, (0, 0, frame, height if photo.height < height - 60 else photo.height))
+    strip.paste(SUNK, (0, 0, frame, photo.height))
     strip.paste(marked_photo(photo, found), ((frame - photo.width) // 2, 0))
     left = frame + 36
     heading = "Most similar word and region"
