@@ -391,6 +391,14 @@ def test_scores_as_a_table(world: World, call: Call) -> None:
     assert "less base" not in call(world.run, "--score")[1]
 
 
+def test_models_of_the_same_name_are_told_apart(world: World, call: Call, tmp_path: Path) -> None:
+    shutil.copytree(world.base, tmp_path / "other" / "run")
+    code, _, _ = call(world.run, "-o", "g", "--pairs", 1, "--against", tmp_path / "other" / "run")
+    assert code == 0
+    summary = json.loads((tmp_path / "g" / "gallery.json").read_text(encoding="utf-8"))
+    assert list(summary["grounding"]) == [str(world.run), str(tmp_path / "other" / "run")]
+
+
 def test_scores_on_labelled_boxes(world: World, call: Call, tmp_path: Path) -> None:
     """The shapes' boxes as a detector would report them: words that name a shape that is not there count nowhere."""
     code, out, _ = call(world.run, "--score", "--json", "--boxes", world.scenes.folder / "detections.jsonl")

@@ -109,12 +109,13 @@ def explain_collection(
         codebook = str(error)
     grounding: dict[str, GroundingResult] = {}
     words = known.open(sources)
+    shown, base_shown = _short_names(name, against)
     if words is not None:
         mine = score_words(model, sources, split, words, progress=progress)
-        grounding[Path(name).name] = _main_kinds(mine.result(settings.units, "accuracy"))
+        grounding[shown] = _main_kinds(mine.result(settings.units, "accuracy"))
         if against is not None:
             base = _scores_of(against, model, collection, split, words, stores, progress=progress)
-            grounding[Path(against).name] = _main_kinds(base.result(settings.units, "accuracy"))
+            grounding[base_shown] = _main_kinds(base.result(settings.units, "accuracy"))
     elif against is not None:
         raise _no_boxes(sources)
     return write_gallery(
@@ -155,9 +156,10 @@ def score_collection(
         else _scores_of(against, model, collection, split, words, stores, progress=progress)
     )
     if progress:
+        shown, base_shown = _short_names(name, against)
         # A file or a pipe has no width of its own: nothing need be folded there.
         width = None if sys.stdout.isatty() else 120
-        Console(width=width).print(score_table(Path(name).name, mine, Path(against or "").name, base))
+        Console(width=width).print(score_table(shown, mine, base_shown, base))
     return {
         "model": name,
         "collection": str(sources.collection.folder),
@@ -183,6 +185,12 @@ def _scores_of(
     sources, _ = open_sources(name, collection, **stores)
     check_stores(model, sources)
     return score_words(model, sources, split, words, progress=progress)
+
+
+def _short_names(name: str, against: str | None) -> tuple[str, str]:
+    """The last parts of both models' places, or the whole where those are the same."""
+    short, base = Path(name).name, Path(against or "").name
+    return (name, against or "") if short == base else (short, base)
 
 
 def _no_boxes(sources: Sources) -> CrossAlignError:
