@@ -10,12 +10,19 @@ from pathlib import Path
 
 from PIL import Image
 
+from crossalign.data.photos import open_photo
 from crossalign.errors import CrossAlignError
+from crossalign.explain.correspondence import correspond
+from crossalign.explain.of_model import encode_photo_and_caption
+from crossalign.explain.overlay import draw_correspondence
+from crossalign.model import RetrievalModel
 from crossalign.search import SearchEngine, contact_sheet
 
 IMAGES = Path(__file__).with_name("images")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUERY = "a large red crescent above a small purple triangle"
+EXPLAINED = "test-00113"
+CAPTION = "On a speckled surface, a yellow ball lies down and to the left of a large blue love heart."
 
 
 def save_small(picture: Image.Image, path: Path) -> None:
@@ -31,6 +38,14 @@ def search_picture(demo: Path) -> Image.Image:
     with SearchEngine.open(demo / "index") as engine:
         hits = engine.search_text(QUERY, 5)
         return contact_sheet(hits, QUERY, note=f"{len(hits)} of {engine.count:,} scenes")
+
+
+def explained_picture(demo: Path) -> Image.Image:
+    """Which words of a caption chose which cells of its scene."""
+    model = RetrievalModel.from_pretrained(demo / "run")
+    photo = open_photo(demo / "scenes" / "images" / f"{EXPLAINED}.png")
+    found = correspond(encode_photo_and_caption(model, photo, CAPTION), units="context")
+    return draw_correspondence(photo, found)
 
 
 def report_picture(demo: Path) -> Image.Image:
@@ -49,12 +64,13 @@ def report_picture(demo: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Make both."""
+    """Make them all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("demo", type=Path, help="folder that 'crossalign demo' made")
     demo = parser.parse_args().demo
     IMAGES.mkdir(exist_ok=True)
     save_small(search_picture(demo), IMAGES / "search.png")
+    save_small(explained_picture(demo), IMAGES / "explain.png")
     save_small(report_picture(demo), IMAGES / "report.png")
 
 

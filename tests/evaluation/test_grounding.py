@@ -9,11 +9,13 @@ import torch
 
 from crossalign.evaluation.grounding import (
     GroundingSample,
+    GroundingTally,
     grounding_accuracy,
     regions_that_show,
     span_vectors,
     word_region_accuracy,
 )
+from crossalign.evaluation.region_match import regions_of_words
 
 Box = tuple[float, float, float, float]
 
@@ -24,6 +26,10 @@ class Word:
     end: int
     kind: str
     box: Box
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        return (self.box,)
 
 
 def grid(cells: int) -> torch.Tensor:
@@ -97,7 +103,7 @@ def test_overlap_rule_equals_a_plain_loop() -> None:
 
 
 def test_unknown_rule() -> None:
-    with pytest.raises(ValueError, match="choose 'centre' or 'overlap'"):
+    with pytest.raises(ValueError, match="choose 'centre', 'overlap' or 'point'"):
         regions_that_show(grid(2), grid(2), "nearest")  # type: ignore[arg-type]
 
 
@@ -224,3 +230,82 @@ def test_interval_draws_images_not_words() -> None:
 def test_nothing_to_measure() -> None:
     with pytest.raises(ValueError, match="no word with a known object"):
         grounding_accuracy([])
+
+
+@dataclass(frozen=True)
+class Several:
+    start: int
+    end: int
+    kind: str
+    boxes: tuple[Box, ...]
+
+
+def test_the_pointing_game_needs_the_regions_centre_in_the_object() -> None:
+    objects = torch.tensor([[0.05, 0.05, 0.12, 0.12], [0.0, 0.0, 0.5, 0.25], [0.3, 0.3, 0.7, 0.7]])
+    right = regions_that_show(grid(4), objects, "point")
+    # The first object is smaller than its cell and misses the cell's centre: no region points at it.
+    assert [torch.nonzero(row).flatten().tolist() for row in right] == [[], [0, 1], [5, 6, 9, 10]]
+
+
+def test_any_of_a_words_boxes_is_right() -> None:
+    left, right, nowhere = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.01, 0.01)
+    words = [
+        Several(0, 1, "a", (left, right)),
+        Several(0, 1, "a", ()),
+        Several(0, 1, "a", (nowhere, right)),
+        Several(0, 1, "a", (left,)),
+    ]
+    regions = torch.tensor([left, right, (0.25, 0.0, 0.75, 1.0)])
+    assert regions_of_words(regions, words, "overlap").tolist() == [
+        [True, True, False],
+        [False, False, False],
+        [False, True, False],
+        [True, False, False],
+    ]
+    assert regions_of_words(regions, [], "overlap").shape == (0, 3)
+
+
+def test_an_image_without_regions_is_a_miss() -> None:
+    span = Word(0, 3, "shape", (0, 0, 1, 1))
+    empty = GroundingSample(
+        "a", torch.zeros(0, 2), torch.zeros(0, 4), torch.eye(2)[:1], torch.tensor([[0, 3]]), [span]
+    )
+    result = grounding_accuracy([empty])
+    assert (result.accuracy, result.chance, result.answerable, result.words) == (0, 0, 0, 1)
+
+
+def tally(wins: list[list[bool]], kinds: str = "shape", cut: int | None = None) -> GroundingTally:
+    """For each image and word whether it is found; of image ``cut`` no token is left."""
+    counted = GroundingTally("centre")
+    boxes = torch.tensor([[0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]])
+    for image, words in enumerate(wins):
+        spans = [Word(0, 3, kinds, (0.1, 0.0, 0.4, 1.0) if won else (0.6, 0.0, 0.9, 1.0)) for won in words]
+        offsets = torch.zeros(1, 2, dtype=torch.long) if image == cut else torch.tensor([[0, 3]])
+        counted.add(GroundingSample(str(image), torch.eye(2), boxes, torch.eye(2)[:1], offsets, spans))
+    return counted
+
+
+def test_the_difference_from_a_base_model_by_hand() -> None:
+    model, base = tally([[True, True], [True, False, False]]), tally([[True, False], [False, False, False]])
+    found = model.less(base)
+    assert found.difference == pytest.approx(40)
+    assert found.words == 5
+    # Either image alone: one word more of two, or of three.
+    assert found.interval == (pytest.approx(100 / 3), pytest.approx(50))
+    assert base.less(model).difference == pytest.approx(-40)
+    assert model.less(model).interval == (0, 0)
+    assert model.less(base).to_json()["words"] == 5
+
+
+def test_words_that_one_of_the_models_has_cut_off_are_no_difference() -> None:
+    model, base = tally([[True], [True]]), tally([[False], [False]], cut=1)
+    assert model.less(base).words == 1
+    assert model.less(base).difference == pytest.approx(100)
+    assert base.result().skipped == 1
+
+
+def test_models_that_counted_different_words_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="different words"):
+        tally([[True]]).less(tally([[True]], kinds="colour"))
+    with pytest.raises(ValueError, match="different words"):
+        tally([[True]]).less(tally([[True, True]]))

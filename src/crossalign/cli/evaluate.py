@@ -49,25 +49,16 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.errors import CrossAlignError
+    from crossalign.cli.run_parts import open_sources
     from crossalign.evaluation.of_model import evaluate_model
     from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
     from crossalign.evaluation.tables import result_table
     from crossalign.files import write_json
     from crossalign.model import RetrievalModel
-    from crossalign.recipe import load_recipe
-    from crossalign.sources import Sources
 
     loaded = RetrievalModel.from_pretrained(model, device_name(device))
+    sources, recipe = open_sources(model, collection, image_features or (), text_features, raw=raw)
     run = Path(model)
-    recipe = load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else None
-    place = collection or (Path(recipe.data.collection) if recipe is not None else None)
-    if place is None:
-        raise CrossAlignError(f"{model}: not a training run, so it names no collection; give --collection")
-    stores, text_store = tuple(image_features or ()), text_features
-    if recipe is not None and collection is None and not raw:
-        stores, text_store = stores or recipe.data.image_features, text_store or recipe.data.text_features
-    sources = Sources.open(place, stores, text_store)
     result = evaluate_model(
         loaded,
         sources,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from crossalign.data.collection import ImageRecord
 from crossalign.errors import CrossAlignError
 
-__all__ = ["read_detections", "usable_boxes"]
+__all__ = ["chosen_boxes", "detection_entries", "read_detections", "usable_boxes"]
 
 Boxes = npt.NDArray[np.float32]
 
@@ -36,8 +36,30 @@ def read_detections(
         CrossAlignError: no such file, a bad line, a photo with two lines or, worse, with none.
     """
     path = Path(path)
-    positions = _positions_by_name(images)
     found: dict[int, Boxes] = {}
+    for position, entry, place in detection_entries(path, images):
+        image = images[position]
+        if image.width <= 0 or image.height <= 0:
+            raise CrossAlignError(f"image '{image.id}' has no size in the collection; import it again")
+        scale = np.array([image.width, image.height, image.width, image.height], np.float32)
+        found[position] = chosen_boxes(entry, place, min_score, max_boxes)[0] / scale
+    missing = [image.id for position, image in enumerate(images) if position not in found]
+    if missing:
+        raise CrossAlignError(
+            f"{path}: no line for '{missing[0]}' ({len(missing)} of {len(images)} photos missing); "
+            "a photo without objects needs a line with an empty list of boxes"
+        )
+    return [found[position] for position in range(len(images))]
+
+
+def detection_entries(path: Path, images: Sequence[ImageRecord]) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """The lines of a file of detections that speak of these images: position, content, place in the file.
+
+    Raises:
+        CrossAlignError: no such file, a line without a name or that is no JSON object, two lines for one image.
+    """
+    positions = _positions_by_name(images)
+    found: set[int] = set()
     for number, line in enumerate(_lines(path), start=1):
         place = f"{path} line {number}"
         entry = _parse(line, place)
@@ -46,18 +68,8 @@ def read_detections(
             continue  # the file may speak of more photos than the collection has
         if position in found:
             raise CrossAlignError(f"{place}: second line for '{images[position].id}'; keep one of both")
-        image = images[position]
-        if image.width <= 0 or image.height <= 0:
-            raise CrossAlignError(f"image '{image.id}' has no size in the collection; import it again")
-        scale = np.array([image.width, image.height, image.width, image.height], np.float32)
-        found[position] = _chosen(entry, place, min_score, max_boxes) / scale
-    missing = [image.id for position, image in enumerate(images) if position not in found]
-    if missing:
-        raise CrossAlignError(
-            f"{path}: no line for '{missing[0]}' ({len(missing)} of {len(images)} photos missing); "
-            "a photo without objects needs a line with an empty list of boxes"
-        )
-    return [found[position] for position in range(len(images))]
+        found.add(position)
+        yield position, entry, place
 
 
 def usable_boxes(boxes: Boxes, visible: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)) -> Boxes:
@@ -107,7 +119,14 @@ def _name(entry: dict[str, Any], place: str) -> tuple[str, str]:
     raise CrossAlignError(f"{place}: neither 'filename' nor 'id'")
 
 
-def _chosen(entry: dict[str, Any], place: str, min_score: float | None, max_boxes: int | None) -> Boxes:
+def chosen_boxes(
+    entry: dict[str, Any], place: str, min_score: float | None, max_boxes: int | None
+) -> tuple[Boxes, npt.NDArray[np.int64]]:
+    """The boxes ``(n, 4)`` of a line that are sure enough, in its order, and which of all its boxes they are.
+
+    Raises:
+        CrossAlignError: its boxes, or the scores to choose by, are not of the right form.
+    """
     try:
         boxes = np.asarray(entry["boxes"], np.float32).reshape(len(entry["boxes"]), 4)
     except (KeyError, TypeError, ValueError):
@@ -115,7 +134,7 @@ def _chosen(entry: dict[str, Any], place: str, min_score: float | None, max_boxe
     if not np.isfinite(boxes).all():
         raise CrossAlignError(f"{place}: a box is not finite")
     if min_score is None and max_boxes is None:
-        return boxes
+        return boxes, np.arange(len(boxes))
     try:
         scores = np.asarray(entry["scores"], np.float32).reshape(len(boxes))
     except (KeyError, TypeError, ValueError):
@@ -123,5 +142,5 @@ def _chosen(entry: dict[str, Any], place: str, min_score: float | None, max_boxe
             f"{place}: choosing boxes by score needs 'scores', one number a box; leave the choice out"
         ) from None
     kept = np.flatnonzero(scores >= (-np.inf if min_score is None else min_score))
-    best = kept[np.argsort(-scores[kept], kind="stable")[:max_boxes]]
-    return boxes[np.sort(best)]
+    best = np.sort(kept[np.argsort(-scores[kept], kind="stable")[:max_boxes]])
+    return boxes[best], best

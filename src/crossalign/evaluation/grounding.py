@@ -5,16 +5,28 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from itertools import compress
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crossalign.evaluation.region_match import (
+    GroundedWord,
+    Rule,
+    pointing_regions,
+    regions_of_words,
+    regions_that_show,
+    span_vectors,
+)
+
 __all__ = [
     "GroundedWord",
+    "GroundingDifference",
     "GroundingResult",
     "GroundingSample",
+    "GroundingTally",
     "KindResult",
     "Rule",
     "grounding_accuracy",
@@ -23,22 +35,7 @@ __all__ = [
     "word_region_accuracy",
 ]
 
-Rule = Literal["centre", "overlap"]
-WHOLE_IMAGE = 0.98
-ENOUGH_OVERLAP = 0.5
-
-
-class GroundedWord(Protocol):
-    """A word whose object is known: its characters in the text, its kind, the object's relative xyxy box."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def box(self) -> tuple[float, float, float, float]: ...
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class GroundingSample:
 
     Attributes:
         image_id: captions of one image are drawn together when the interval is estimated.
-        regions: ``(R, D)`` and ``words`` ``(T, D)`` local vectors, compared by inner product.
+        regions: ``(R, D)`` and ``words`` ``(T, D)`` unit vectors, compared by inner product.
         boxes: ``(R, 4)`` relative xyxy boxes of the regions.
         offsets: ``(T, 2)`` first and last-plus-one character of each token; ``(0, 0)`` for special tokens.
         spans: the words whose object is known.
@@ -102,60 +99,22 @@ class GroundingResult:
         return asdict(self)
 
 
-def regions_that_show(regions: Tensor, objects: Tensor, rule: Rule) -> Tensor:
-    """Which regions are right for which objects: ``(R, 4)`` and ``(W, 4)`` xyxy boxes to ``(W, R)`` bool.
+@dataclass(frozen=True)
+class GroundingDifference:
+    """Accuracy of a model less that of its base model on the same words, in percent points.
 
-    ``centre`` suits the cells of a grid: the region's centre lies in the object's box, or the object's centre
-    in the region, so that an object smaller than a cell still has a right cell. ``overlap`` suits detected
-    boxes: their intersection is at least half of their union.
-
-    Raises:
-        ValueError: there is no such rule.
+    Attributes:
+        interval: 95 % bootstrap interval, with the same images drawn for both models.
+        words: how many both models have a token for.
     """
-    if rule == "centre":
-        return _centre_inside(regions[None], objects[:, None]) | _centre_inside(
-            objects[:, None], regions[None]
-        )
-    if rule == "overlap":
-        return _overlap(objects[:, None], regions[None]) >= ENOUGH_OVERLAP
-    raise ValueError(f"rule is '{rule}'; choose 'centre' or 'overlap'")
 
+    difference: float
+    interval: tuple[float, float]
+    words: int
 
-def _centre_inside(inner: Tensor, outer: Tensor) -> Tensor:
-    """Whether the centre of one box lies in another, whose left and top edge belong to it."""
-    centre = (inner[..., :2] + inner[..., 2:]) / 2
-    return ((centre >= outer[..., :2]) & (centre < outer[..., 2:])).all(dim=-1)
-
-
-def _overlap(first: Tensor, second: Tensor) -> Tensor:
-    """Intersection over union of broadcast xyxy boxes; 0 where both are empty."""
-    corner = torch.maximum(first[..., :2], second[..., :2])
-    opposite = torch.minimum(first[..., 2:], second[..., 2:])
-    shared = (opposite - corner).clamp_min(0).prod(dim=-1)
-    union = _area(first) + _area(second) - shared
-    return torch.where(union > 0, shared / union.clamp_min(torch.finfo(union.dtype).tiny), 0.0)
-
-
-def _area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2:] - boxes[..., :2]).clamp_min(0).prod(dim=-1)
-
-
-def span_vectors(words: Tensor, offsets: Tensor, spans: Sequence[GroundedWord]) -> tuple[Tensor, Tensor]:
-    """The vector of each span: the mean over the tokens that share a character with it.
-
-    Args:
-        words: ``(T, D)`` token vectors.
-        offsets: ``(T, 2)`` first and last-plus-one character of each token; ``(0, 0)`` for special tokens.
-
-    Returns:
-        ``(W, D)`` vectors, and ``(W,)`` bool: whether any token covers the span; its vector is 0 otherwise.
-    """
-    ends = torch.tensor([[span.start, span.end] for span in spans], device=offsets.device).reshape(-1, 2)
-    # An empty token shares no character with anything, also where its offset lies inside a span.
-    real = (offsets[:, 1] > offsets[:, 0])[None]
-    covered = real & (offsets[None, :, 0] < ends[:, 1:]) & (offsets[None, :, 1] > ends[:, :1])
-    weights = covered.to(words.dtype)
-    return weights @ words / weights.sum(dim=1, keepdim=True).clamp_min(1), covered.any(dim=1)
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
 
 
 def word_region_accuracy(
@@ -170,8 +129,10 @@ def word_region_accuracy(
 
     Returns:
         ``(W,)`` bool hits (a tie between a right and a wrong region is a miss) and ``(W,)`` float chance: the
-        share of right ones among the candidates.
+        share of right ones among the candidates. Without any region all are misses, and chance is 0.
     """
+    if not similarity.shape[1]:
+        return right.any(dim=1), similarity.sum(dim=1)
     allowed = torch.ones_like(right) if candidates is None else candidates[None].expand_as(right)
     lowest = torch.full_like(similarity, -torch.inf)
     best_right = torch.where(right & allowed, similarity, lowest).amax(dim=1)
@@ -180,52 +141,103 @@ def word_region_accuracy(
     return best_right > best_wrong, chance
 
 
+class GroundingTally:
+    """Gathers words caption by caption.
+
+    For each word the model's choice is the region with the highest inner product. A region that covers the
+    whole picture points at nothing: it can be neither chosen nor right. Every word counts once.
+
+    Args:
+        rule: what makes a region right, see ``regions_that_show``.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule: Rule = rule
+        self._hits: list[bool] = []
+        self._chances: list[float] = []
+        self._covered: list[bool] = []
+        self._kinds: list[str] = []
+        self._owners: list[str] = []
+
+    def add(self, sample: GroundingSample) -> None:
+        """Count the words of one caption."""
+        if not sample.spans:
+            return
+        vectors, covered = span_vectors(sample.words.float(), sample.offsets, sample.spans)
+        boxes = sample.boxes.float()
+        candidates = pointing_regions(boxes)
+        if sample.region_mask is not None:
+            candidates = candidates & sample.region_mask
+        right = regions_of_words(boxes, sample.spans, self.rule)
+        hits, chances = word_region_accuracy(vectors @ sample.regions.float().T, right, candidates)
+        self._hits += hits.tolist()
+        self._chances += chances.tolist()
+        self._covered += covered.tolist()
+        self._kinds += [span.kind for span in sample.spans]
+        self._owners += [sample.image_id] * len(sample.spans)
+
+    def result(self, *, resamples: int = 1000, seed: int = 0) -> GroundingResult:
+        """What all words together come to.
+
+        Raises:
+            ValueError: there was no word with a known object.
+        """
+        if not any(self._covered):
+            raise ValueError("no word with a known object; give samples whose spans are covered by tokens")
+        hits, chances = self._kept(self._hits), self._kept(self._chances)
+        won, total = self._by_image(hits, self._kept(self._owners))
+        return GroundingResult(
+            accuracy=_percent(hits),
+            chance=_percent(chances),
+            interval=_interval(won, total, resamples, seed),
+            answerable=_percent([chance > 0 for chance in chances]),
+            words=len(hits),
+            images=len(total),
+            skipped=self._covered.count(False),
+            rule=self.rule,
+            by_kind=_by_kind(hits, chances, self._kept(self._kinds)),
+        )
+
+    def less(self, base: GroundingTally, *, resamples: int = 1000, seed: int = 0) -> GroundingDifference:
+        """By how much this model finds more of the words than a base model that counted the same ones.
+
+        Words that a token of either model does not cover are left out.
+
+        Raises:
+            ValueError: the two have counted different words.
+        """
+        if (self._owners, self._kinds) != (base._owners, base._kinds):
+            raise ValueError("the two models have counted different words; give both the same captions")
+        both = [mine and other for mine, other in zip(self._covered, base._covered, strict=True)]
+        gains = [int(mine) - int(other) for mine, other in zip(self._hits, base._hits, strict=True)]
+        won, total = self._by_image(list(compress(gains, both)), list(compress(self._owners, both)))
+        interval = _interval(won, total, resamples, seed)
+        return GroundingDifference(float(100 * won.sum() / total.sum()), interval, int(total.sum()))
+
+    def _kept(self, values: list[T]) -> list[T]:
+        return list(compress(values, self._covered))
+
+    @staticmethod
+    def _by_image(values: Sequence[float], owners: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of the values and number of words of each image ``(images,)``, in the order of the images."""
+        names = {name: position for position, name in enumerate(dict.fromkeys(owners))}
+        of_word = np.asarray([names[name] for name in owners])
+        won = np.bincount(of_word, weights=np.asarray(values, dtype=np.float64), minlength=len(names))
+        return won, np.bincount(of_word, minlength=len(names))
+
+
 def grounding_accuracy(
     samples: Iterable[GroundingSample], *, rule: Rule = "centre", resamples: int = 1000, seed: int = 0
 ) -> GroundingResult:
     """Word-to-region accuracy over captions, against chance, with a bootstrap interval.
 
-    For each word the model's choice is the region with the highest inner product. A region that covers the
-    whole picture points at nothing: it can be neither chosen nor right. Every word counts once.
-
     Raises:
         ValueError: no sample has a word with a known object.
     """
-    hits: list[bool] = []
-    chances: list[float] = []
-    kinds: list[str] = []
-    owners: list[str] = []
-    skipped = 0
+    tally = GroundingTally(rule)
     for sample in samples:
-        if not sample.spans:
-            continue
-        vectors, covered = span_vectors(sample.words.float(), sample.offsets, sample.spans)
-        objects = torch.tensor([span.box for span in sample.spans], dtype=torch.float32)
-        boxes = sample.boxes.float()
-        candidates = _area(boxes) < WHOLE_IMAGE
-        if sample.region_mask is not None:
-            candidates = candidates & sample.region_mask
-        right = regions_that_show(boxes, objects.to(boxes.device), rule)
-        hit, chance = word_region_accuracy(vectors @ sample.regions.float().T, right, candidates)
-        keep = covered.tolist()
-        skipped += keep.count(False)
-        hits += [h for h, kept in zip(hit.tolist(), keep, strict=True) if kept]
-        chances += [c for c, kept in zip(chance.tolist(), keep, strict=True) if kept]
-        kinds += [span.kind for span, kept in zip(sample.spans, keep, strict=True) if kept]
-        owners += [sample.image_id] * sum(keep)
-    if not hits:
-        raise ValueError("no word with a known object; give samples whose spans are covered by tokens")
-    return GroundingResult(
-        accuracy=_percent(hits),
-        chance=_percent(chances),
-        interval=_interval(hits, owners, resamples, seed),
-        answerable=_percent([chance > 0 for chance in chances]),
-        words=len(hits),
-        images=len(set(owners)),
-        skipped=skipped,
-        rule=rule,
-        by_kind=_by_kind(hits, chances, kinds),
-    )
+        tally.add(sample)
+    return tally.result(resamples=resamples, seed=seed)
 
 
 def _percent(values: Sequence[float]) -> float:
@@ -242,16 +254,12 @@ def _by_kind(hits: Sequence[bool], chances: Sequence[float], kinds: Sequence[str
     }
 
 
-def _interval(hits: Sequence[bool], owners: Sequence[str], resamples: int, seed: int) -> tuple[float, float]:
+def _interval(won: np.ndarray, total: np.ndarray, resamples: int, seed: int) -> tuple[float, float]:
     """Percentile bootstrap over images: words of one image are not independent of each other."""
-    names = {name: position for position, name in enumerate(dict.fromkeys(owners))}
-    of_word = np.asarray([names[name] for name in owners])
-    won = np.bincount(of_word, weights=np.asarray(hits, dtype=np.float64), minlength=len(names))
-    total = np.bincount(of_word, minlength=len(names))
     rng = np.random.default_rng(seed)
-    accuracies = np.empty(resamples)
+    shares = np.empty(resamples)
     for sample in range(resamples):
-        drawn = rng.integers(len(names), size=len(names))
-        accuracies[sample] = 100 * won[drawn].sum() / total[drawn].sum()
-    low, high = np.quantile(accuracies, (0.025, 0.975))
+        drawn = rng.integers(len(won), size=len(won))
+        shares[sample] = 100 * won[drawn].sum() / total[drawn].sum()
+    low, high = np.quantile(shares, (0.025, 0.975))
     return float(low), float(high)

@@ -25,6 +25,7 @@ __all__ = [
     "QueryResult",
     "Report",
     "Shown",
+    "html_page",
     "render_report",
     "write_report",
 ]
@@ -204,7 +205,17 @@ def render_report(report: Report) -> str:
         sections.command_section(report.commands),
         sections.settings_section(report.settings),
     ]
-    style = (files("crossalign.evaluation") / "report.css").read_text(encoding="utf-8")
+    return html_page(report.title, body)
+
+
+def html_page(title: str, body: Sequence[str], style: str = "") -> str:
+    """One self-contained HTML document in the style of the reports.
+
+    Args:
+        body: its parts as HTML; empty ones are left out.
+        style: more rules for the style sheet.
+    """
+    sheet = (files("crossalign.evaluation") / "report.css").read_text(encoding="utf-8")
     return "\n".join(
         [
             "<!doctype html>",
@@ -213,8 +224,8 @@ def render_report(report: Report) -> str:
             '<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(report.title)}</title>",
-            f"<style>\n{style}</style>",
+            f"<title>{escape(title)}</title>",
+            f"<style>\n{sheet}{style}</style>",
             "</head>",
             "<body>",
             "<main>",

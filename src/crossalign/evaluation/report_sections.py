@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 __all__ = [
     "command_section",
     "curve_section",
+    "data_address",
     "grounding_section",
     "head",
     "metric_section",
     "query_section",
+    "section",
     "settings_section",
 ]
 
@@ -49,7 +51,8 @@ def head(title: str, subtitle: str, headline: Sequence[tuple[str, str, str]]) ->
     )
 
 
-def _section(title: str, *parts: str, note: str = "") -> str:
+def section(title: str, *parts: str, note: str = "") -> str:
+    """A part of the page under its own heading."""
     remark = f'<p class="note">{escape(note)}</p>' if note else ""
     return "\n".join(["<section>", f"<h2>{escape(title)}</h2>", remark, *parts, "</section>"])
 
@@ -78,7 +81,7 @@ def metric_section(table: MetricTable | None) -> str:
             for index, entry in enumerate(entries)
         )
         rows.append(f'<tr><th scope="row">{escape(run)}</th>{cells}</tr>')
-    return _section(
+    return section(
         "Results",
         '<div class="scroll"><table class="metrics">',
         f'<thead><tr><td></td>{groups}</tr><tr><th scope="col">Run</th>{names}</tr></thead>',
@@ -122,7 +125,7 @@ def curve_section(curves: Sequence[Curve]) -> str:
         f"<figure><figcaption>{escape(curve.title)}</figcaption>\n{chart(curve, f'chart-{number}')}</figure>"
         for number, curve in enumerate(curves)
     ]
-    return _section("Training", '<div class="charts">', *figures, "</div>")
+    return section("Training", '<div class="charts">', *figures, "</div>")
 
 
 def grounding_section(results: Mapping[str, GroundingResult]) -> str:
@@ -137,7 +140,7 @@ def grounding_section(results: Mapping[str, GroundingResult]) -> str:
             _bar(kind, entry.accuracy, entry.chance, entry.words) for kind, entry in result.by_kind.items()
         ]
         blocks.append(f"<figure><figcaption>{escape(run)}</figcaption>{''.join(bars)}</figure>")
-    return _section(
+    return section(
         "From word to region",
         f'<div class="charts">{"".join(blocks)}</div>',
         note="How often the region most similar to a word shows what the word means, in percent. "
@@ -163,7 +166,7 @@ def query_section(title: str, queries: Sequence[QueryResult]) -> str:
     """Queries with what was found; the right ones are framed."""
     if not queries:
         return ""
-    return _section(title, *(_query(query) for query in queries), note="What belongs to the query is framed.")
+    return section(title, *(_query(query) for query in queries), note="What belongs to the query is framed.")
 
 
 def _query(result: QueryResult) -> str:
@@ -200,7 +203,7 @@ def _shown(shown: Shown) -> str:
     picture = ""
     if shown.picture is not None:
         label = escape(shown.text or _name(shown.picture))
-        picture = f'<img src="{_data_address(shown.picture)}" alt="{label}">'
+        picture = f'<img src="{data_address(shown.picture)}" alt="{label}">'
     return picture + (f"<p>{escape(shown.text)}</p>" if shown.text else "")
 
 
@@ -208,7 +211,7 @@ def _name(picture: Picture) -> str:
     return "picture" if isinstance(picture, Image.Image) else Path(picture).name
 
 
-def _data_address(picture: Picture) -> str:
+def data_address(picture: Picture) -> str:
     """The picture, made small, as an address that holds its bytes."""
     try:
         image = picture if isinstance(picture, Image.Image) else Image.open(picture)
@@ -236,7 +239,7 @@ def command_section(commands: Sequence[Command]) -> str:
         f"<pre><code>{escape(command.line)}</code></pre></div>"
         for command in commands
     ]
-    return _section("What to try next", *entries) if entries else ""
+    return section("What to try next", *entries) if entries else ""
 
 
 def settings_section(settings: Mapping[str, str]) -> str:
@@ -245,4 +248,4 @@ def settings_section(settings: Mapping[str, str]) -> str:
         f"<details><summary>{escape(name)}</summary><pre><code>{escape(text)}</code></pre></details>"
         for name, text in settings.items()
     ]
-    return _section("Settings", *entries) if entries else ""
+    return section("Settings", *entries) if entries else ""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-import torch
-
 from crossalign.data.scenes import SceneTruth
 from crossalign.data.scenes.make import TRUTH
-from crossalign.evaluation.grounding import GroundingResult, GroundingSample, grounding_accuracy
+from crossalign.evaluation.encoded_pairs import encoded_pairs
+from crossalign.evaluation.grounding import GroundingResult, grounding_accuracy
+from crossalign.evaluation.region_match import Rule
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 
-__all__ = ["ground_scenes", "has_scene_truth"]
+__all__ = ["ground_scenes", "has_scene_truth", "region_rule"]
 
 
 def has_scene_truth(sources: Sources) -> bool:
@@ -21,7 +18,11 @@ def has_scene_truth(sources: Sources) -> bool:
     return (sources.collection.folder / TRUTH).is_file()
 
 
-@torch.inference_mode()
+def region_rule(model: RetrievalModel, sources: Sources) -> Rule:
+    """What makes a region right: ``overlap`` for detected boxes, ``centre`` for the cells of a grid."""
+    return "overlap" if sources.has_boxes or model.config.image.regions == "boxes" else "centre"
+
+
 def ground_scenes(
     model: RetrievalModel, sources: Sources, split: str, *, images_at_once: int = 50
 ) -> GroundingResult:
@@ -31,29 +32,6 @@ def ground_scenes(
         CrossAlignError: the collection has no such truth or split.
     """
     truth = SceneTruth.load(sources.collection)
-    part, images, texts = sources.split(model, split)
-    model.eval()
-
-    def samples() -> Iterator[GroundingSample]:
-        for start in range(0, len(part.image_ids), images_at_once):
-            positions = np.arange(start, min(start + images_at_once, len(part.image_ids)))
-            captions = np.flatnonzero(np.isin(part.image_of_text, positions))
-            image_inputs = images(positions).to(model.device)
-            image = model.image_tower(image_inputs)
-            boxes = model.image_tower.region_boxes(image_inputs).cpu()
-            text = model.text_tower(texts(captions).to(model.device))
-            for row, caption in enumerate(captions):
-                at = int(part.image_of_text[caption]) - start
-                offsets = torch.tensor(model.text_tower.offsets(part.texts[caption]))
-                yield GroundingSample(
-                    image_id=part.image_ids[start + at],
-                    regions=image.locals[at].cpu(),
-                    boxes=boxes[at],
-                    words=text.locals[row, : len(offsets)].cpu(),
-                    offsets=offsets,
-                    spans=truth.words(part.caption_ids[caption]),
-                    region_mask=image.mask[at].cpu(),
-                )
-
-    boxes_of_objects = sources.has_boxes or model.config.image.regions == "boxes"
-    return grounding_accuracy(samples(), rule="overlap" if boxes_of_objects else "centre")
+    pairs = encoded_pairs(model, *sources.split(model, split), images_at_once=images_at_once)
+    samples = (pair.sample("locals", truth.words(pair.caption_id)) for pair in pairs)
+    return grounding_accuracy(samples, rule=region_rule(model, sources))

@@ -31,6 +31,11 @@ class WordTruth:
     kind: str
     box: Box
 
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The one box, as words with several objects have them."""
+        return (self.box,)
+
 
 @dataclass(frozen=True)
 class SceneTruth:

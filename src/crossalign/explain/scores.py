@@ -1,0 +1,121 @@
+"""How often words find the regions that show them: against chance, and against a base model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rich.table import Table
+
+from crossalign.errors import CrossAlignError
+from crossalign.evaluation.encoded_pairs import UNITS, Units, encoded_pairs
+from crossalign.evaluation.grounding import GroundingDifference, GroundingResult, GroundingTally
+from crossalign.evaluation.scene_words import region_rule
+from crossalign.explain.known_words import KnownWords
+from crossalign.model import RetrievalModel
+from crossalign.sources import Sources
+
+__all__ = ["MEASURES", "Measure", "WordScores", "score_table", "score_words"]
+
+Measure = Literal["accuracy", "pointing"]
+MEASURES: tuple[Measure, ...] = ("accuracy", "pointing")
+_SAID = {
+    "accuracy": "shows it",
+    "pointing": "points at it",
+    "locals": "before context",
+    "context": "after context",
+}
+
+
+@dataclass(frozen=True)
+class WordScores:
+    """The words of a split, counted before (``locals``) and after (``context``) context reasoning.
+
+    Attributes:
+        source: where the boxes of the words come from.
+        tallies: by units and measure: ``accuracy`` asks whether the region shows the object (see
+            ``regions_that_show``), ``pointing`` whether its centre lies in the object's box.
+    """
+
+    source: str
+    tallies: Mapping[tuple[Units, Measure], GroundingTally]
+
+    def result(self, units: Units, measure: Measure) -> GroundingResult:
+        """Accuracy with interval and chance."""
+        return self.tallies[units, measure].result()
+
+    def less(self, base: WordScores, units: Units, measure: Measure) -> GroundingDifference:
+        """By how much these words are found more often than by a base model."""
+        return self.tallies[units, measure].less(base.tallies[units, measure])
+
+    def to_json(self, base: WordScores | None = None) -> dict[str, Any]:
+        """As plain values: by units and measure the result and, against a base model, the difference."""
+        values: dict[str, Any] = {}
+        for units, measure in self.tallies:
+            entry = self.result(units, measure).to_json()
+            if base is not None:
+                entry["less_base"] = self.less(base, units, measure).to_json()
+            values.setdefault(units, {})[measure] = entry
+        return values
+
+
+def score_words(
+    model: RetrievalModel, sources: Sources, split: str, known: KnownWords, *, progress: bool = False
+) -> WordScores:
+    """Look for the known words of a split in their images.
+
+    Raises:
+        CrossAlignError: no such split, or no word of it is known.
+    """
+    tallies = {
+        (units, measure): GroundingTally(region_rule(model, sources) if measure == "accuracy" else "point")
+        for units in UNITS
+        for measure in MEASURES
+    }
+    found = False
+    for pair in encoded_pairs(model, *sources.split(model, split), progress=progress):
+        spans = known.of(pair.image_id, pair.caption_id, pair.text)
+        found = found or bool(spans)
+        for (units, _), tally in tallies.items():
+            tally.add(pair.sample(units, spans))
+    if not found:
+        raise CrossAlignError(
+            f"split '{split}' of {sources.collection.folder}: no word has a box ({known.source}); "
+            "give the boxes of these photos"
+        )
+    return WordScores(known.source, tallies)
+
+
+def score_table(name: str, scores: WordScores, base_name: str, base: WordScores | None) -> Table:
+    """The scores of a model, and those of its base model where there is one, for a terminal."""
+    table = Table(
+        title=f"Words that find their region, in percent: {scores.source}",
+        caption="intervals: 95%, bootstrap over images",
+    )
+    for heading in ("compared", "region", "model"):
+        table.add_column(heading)
+    for heading in ("found", "interval", "chance", "words"):
+        table.add_column(heading, justify="right")
+    if base is not None:
+        table.add_column("less base", justify="right", no_wrap=True)
+    models = [(name, scores)] if base is None else [(base_name, base), (name, scores)]
+    for units, measure in scores.tallies:
+        for place, (shown, one) in enumerate(models):
+            result = one.result(units, measure)
+            low, high = result.interval
+            less = ""
+            if base is not None and one is scores:
+                gain = scores.less(base, units, measure)
+                less = f"{gain.difference:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f})"
+            table.add_row(
+                *(("", "") if place else (_SAID[units], _SAID[measure])),
+                shown,
+                f"{result.accuracy:.1f}",
+                f"{low:.1f}–{high:.1f}",
+                f"{result.chance:.1f}",
+                f"{result.words:,}",
+                *([] if base is None else [less]),
+                end_section=place == len(models) - 1,
+            )
+    return table
