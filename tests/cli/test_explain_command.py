@@ -234,6 +234,7 @@ def imported_features(folder: Path, *, boxes: bool) -> Path:
     ]
     changes = [change for change in changes if "backbones" not in change]
     changes += ["model.image.backbones=[]", "model.image.train_backbone=false"]
+    changes.append("optimizer.backbone_learning_rate=null")
     train(load_recipe("scenes-vse", changes), folder / "run", progress=False)
     return folder / "run"
 

@@ -81,7 +81,7 @@ def checkpoint(run: Path, state: dict[str, Any]) -> Path:
 
 def test_the_codebook_of_a_run_has_unit_norm_and_its_epoch(tmp_path: Path) -> None:
     weights = {"objective.lca.codebook": 3 * torch.eye(4)[:2], "model.x": torch.zeros(1)}
-    run = checkpoint(tmp_path / "run", {"weights": weights, "epoch": 5, "best_epoch": 4})
+    run = checkpoint(tmp_path / "run", {"weights": weights, "state": {"epoch": 5, "best_epoch": 4}})
     codebook = load_codebook(run)
     assert torch.equal(codebook.vectors, torch.eye(4)[:2])
     assert (codebook.epoch, codebook.model_epoch) == (5, 4)
@@ -90,7 +90,7 @@ def test_the_codebook_of_a_run_has_unit_norm_and_its_epoch(tmp_path: Path) -> No
 def test_no_codebook_is_no_mistake(tmp_path: Path) -> None:
     with pytest.raises(NoCodebookError, match="no training run with a checkpoint"):
         load_codebook(tmp_path)
-    run = checkpoint(tmp_path / "run", {"weights": {}, "epoch": 5, "best_epoch": 4})
+    run = checkpoint(tmp_path / "run", {"weights": {}, "state": {"epoch": 5, "best_epoch": 4}})
     with pytest.raises(NoCodebookError, match="without Local Concept Alignment"):
         load_codebook(run)
 
@@ -99,10 +99,10 @@ def test_no_codebook_is_no_mistake(tmp_path: Path) -> None:
     "state",
     [
         {"weights": {"objective.lca.codebook": torch.eye(2)}},
-        {"weights": {"objective.lca.codebook": torch.zeros(3)}, "epoch": 1, "best_epoch": 1},
-        {"weights": {"objective.lca.codebook": torch.full((2, 2), torch.nan)}, "epoch": 1, "best_epoch": 1},
-        {"weights": {"objective.lca.codebook": "text"}, "epoch": 1, "best_epoch": 1},
-        {"weights": None, "epoch": 1, "best_epoch": 1},
+        {"weights": {"objective.lca.codebook": torch.zeros(3)}, "state": {"epoch": 1, "best_epoch": 1}},
+        {"weights": {"objective.lca.codebook": torch.full((2, 2), torch.nan)}, "state": {"epoch": 1, "best_epoch": 1}},
+        {"weights": {"objective.lca.codebook": "text"}, "state": {"epoch": 1, "best_epoch": 1}},
+        {"weights": None, "state": {"epoch": 1, "best_epoch": 1}},
     ],
 )
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path, state: dict[str, Any]) -> None:

@@ -61,7 +61,8 @@ def load_codebook(run: str | Path) -> Codebook:
         raise NoCodebookError(f"{run}: no training run with a checkpoint, and only there is a codebook")
     state = load_checkpoint(path)
     try:
-        weights, epoch, model_epoch = dict(state["weights"]), int(state["epoch"]), int(state["best_epoch"])
+        weights, counts = dict(state["weights"]), state["state"]
+        epoch, model_epoch = int(counts["epoch"]), int(counts["best_epoch"])
     except (KeyError, TypeError, ValueError):
         raise CrossAlignError(f"{path}: not the checkpoint of a training run; train it again") from None
     if _KEY not in weights:
