@@ -13,7 +13,10 @@ def command(
         str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")
     ],
     collection: Annotated[
-        Path | None, typer.Option(help="Folder of the collection; default: the run's own.")
+        Path | None,
+        typer.Option(
+            help="Folder of the collection; default: the run's own. Stores in it with the names of the run's are used."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
     folds: Annotated[
@@ -32,7 +35,13 @@ def command(
         bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the result; default: RUN/results/SPLIT.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
+            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
@@ -49,7 +58,7 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.cli.run_parts import open_sources
+    from crossalign.cli.run_parts import open_sources, place_of_result, told_inputs
     from crossalign.evaluation.of_model import evaluate_model
     from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
     from crossalign.evaluation.tables import result_table
@@ -58,7 +67,8 @@ def command(
 
     loaded = RetrievalModel.from_pretrained(model, device_name(device))
     sources, recipe = open_sources(model, collection, image_features or (), text_features, raw=raw)
-    run = Path(model)
+    if collection is not None:
+        typer.echo(told_inputs(sources), err=True)
     result = evaluate_model(
         loaded,
         sources,
@@ -68,12 +78,10 @@ def command(
         progress=True,
     )
     if out is None and recipe is not None:
-        out = (
-            run
-            / "results"
-            / "-".join([split, *([f"{folds}-folds"] if folds > 1 else []), *(["raw"] if raw else [])])
-        )
+        out = place_of_result(Path(model), recipe, sources, split, folds)
     if out is not None:
+        # That of an earlier evaluation would be taken for this one's.
+        (out / "grounding.json").unlink(missing_ok=True)
         result.save(out, overwrite=True)
     grounding = ground_scenes(loaded, sources, split) if has_scene_truth(sources) else None
     if grounding is not None and out is not None:
