@@ -19,7 +19,7 @@ import torch
 
 from crossalign.files import write_json
 
-__all__ = ["RESULTS", "interleaved", "machine", "ratio", "write_result"]
+__all__ = ["RESULTS", "interleaved", "limits", "machine", "ratio", "write_result"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -110,6 +110,20 @@ def ratio(times: Mapping[str, Mapping[str, Any]], name: str, base: str) -> dict[
         "min": min(quotients),
         "max": max(quotients),
         "all": quotients,
+    }
+
+
+def limits(figures: Mapping[str, tuple[float | None, float]]) -> dict[str, Any]:
+    """Which figures are above what they may be at most, by name: figure and limit; a figure that is none is not judged.
+
+    Returns:
+        ``at_most`` and ``missed`` by name, and ``met``: whether none was missed.
+    """
+    missed = [name for name, (figure, limit) in figures.items() if figure is not None and figure > limit]
+    return {
+        "at_most": {name: limit for name, (_, limit) in figures.items()},
+        "missed": missed,
+        "met": not missed,
     }
 
 

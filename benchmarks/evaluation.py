@@ -1,4 +1,4 @@
-"""Time and memory of exact ranks against the matrix product alone and and the usual loop over sorted scores.
+"""Time and memory of exact ranks against the matrix product alone and the usual loop over sorted scores.
 
 Embeddings are those of a model in use: noise on each caption's image, so that about a third of all captions
 find theirs first. "untrained" are random embeddings, the slowest case: nowhere else do so many scores lie
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from _common import interleaved, machine, ratio, write_result
+from _common import interleaved, limits, machine, ratio, write_result
 from crossalign.evaluation import RankTable, bootstrap_intervals, retrieval_ranks
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.significance import compare
@@ -173,7 +173,7 @@ def measure(images: int, width: int, noise: float, repeats: int) -> dict[str, An
 
 
 def main() -> None:
-    """Measure, print one line a figure, write ``results/evaluation.json``."""
+    """Measure, print one line a figure, write ``results/evaluation.json``; exit code 1 if a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=11, help="measurements of each function")
     parser.add_argument("--threads", type=int, default=2, help="threads of the computation")
@@ -187,8 +187,18 @@ def main() -> None:
         for name, value in result[title].items():
             print(f"{title:14} {name:21} {value['median']:7.2f}  ({value['min']:.2f} to {value['max']:.2f})")
     print(f"memory above the inputs: {result['memory_above_inputs_mb']['ranks']} MB")
+    judged = limits(
+        {
+            "ranks": (result["to_product"]["ranks"]["median"], AT_MOST["ranks"]),
+            "memory_mb": (result["memory_above_inputs_mb"]["ranks"], AT_MOST["memory_mb"]),
+        }
+    )
+    # Of a tiny size the fixed costs are measured.
+    if arguments.small:
+        judged = {"met": None}
     name = "evaluation-small" if arguments.small else "evaluation"
-    print(write_result(name, {"load_before": before, **result}).name)
+    print(write_result(name, {"load_before": before, "limits": judged, **result}).name)
+    raise SystemExit(1 if judged["met"] is False else 0)
 
 
 if __name__ == "__main__":
