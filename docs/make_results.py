@@ -89,15 +89,23 @@ def sections(up: str, *, full: bool) -> str:
     return "\n".join(parts)
 
 
-def main() -> None:
-    """Rewrite both pages."""
+def pages() -> dict[Path, str]:
+    """Both pages as they should be."""
+    filled = {}
     for page, up, full in ((ROOT / "README.md", "", False), (ROOT / "docs" / "results.md", "../", True)):
         text = page.read_text(encoding="utf-8")
         before, found, rest = text.partition(BEGIN)
         _, closed, after = rest.partition(END)
         if not found or not closed:
             raise SystemExit(f"{page}: has no results section")
-        page.write_text(before + BEGIN + sections(up, full=full) + END + after, encoding="utf-8")
+        filled[page] = before + BEGIN + sections(up, full=full) + END + after
+    return filled
+
+
+def main() -> None:
+    """Rewrite both pages."""
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

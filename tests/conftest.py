@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 COLOURS = {"red": (200, 40, 40), "green": (40, 160, 60), "blue": (50, 70, 200), "yellow": (220, 200, 50)}
 
 
@@ -28,28 +27,26 @@ class TinyPhotos:
         return tuple(self.sizes)
 
 
-def _shared(variable: str, name: str) -> Path:
-    """The folder that the environment variable names, or ../shared/<name> beside the repository."""
-    folder = Path(os.environ[variable]) if variable in os.environ else REPOSITORY.parent / "shared" / name
+def _shared(variable: str) -> Path:
+    """The folder that the environment variable names."""
+    if variable not in os.environ:
+        pytest.skip(f"{variable} is not set: it names a folder of real photos or weights")
+    folder = Path(os.environ[variable])
     if not folder.is_dir():
-        pytest.skip(f"{folder} is not there: set {variable} to the folder of shared {name}")
+        pytest.skip(f"{folder} is not there: set {variable} to another place")
     return folder
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real photos and captions (CROSSALIGN_DATA, or ../shared/data beside the repository)."""
-    return _shared("CROSSALIGN_DATA", "data")
+    """Real photos and captions."""
+    return _shared("CROSSALIGN_DATA")
 
 
 @pytest.fixture(scope="session")
 def shared_weights() -> Path:
-    """Real pretrained weights (CROSSALIGN_WEIGHTS, or the sibling of the shared data)."""
-    if "CROSSALIGN_WEIGHTS" not in os.environ and "CROSSALIGN_DATA" in os.environ:
-        beside = Path(os.environ["CROSSALIGN_DATA"]).resolve().parent / "weights"
-        if beside.is_dir():
-            return beside
-    return _shared("CROSSALIGN_WEIGHTS", "weights")
+    """Real pretrained weights."""
+    return _shared("CROSSALIGN_WEIGHTS")
 
 
 @pytest.fixture

@@ -157,15 +157,43 @@ def test_every_recipe_in_a_page_is_valid(tmp_path: Path) -> None:
         assert load_recipe(path).name == yaml.safe_load(text)["name"]
 
 
-def test_the_page_of_recipes_is_up_to_date() -> None:
-    path = ROOT / "docs" / "make_recipes.py"
-    spec = spec_from_file_location("make_recipes", path)
+def script(name: str) -> Any:
+    """A script that makes pages, as a module."""
+    spec = spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_recipes_is_up_to_date() -> None:
     written = (ROOT / "docs" / "recipes.md").read_text("utf-8")
-    assert written == module.page(), "run: python docs/make_recipes.py"
+    assert written == script("make_recipes").page(), "run: python docs/make_recipes.py"
+
+
+@pytest.mark.parametrize(("name", "count"), [("make_results", 2), ("make_speed", 1)])
+def test_the_pages_of_results_are_those_of_the_measured_files(name: str, count: int) -> None:
+    pages = script(name).pages()
+    assert len(pages) == count
+    for page, text in pages.items():
+        assert page.read_text("utf-8") == text, f"run: python docs/{name}.py"
+
+
+def test_contributors_are_told_every_script_that_makes_pages() -> None:
+    told = set(re.findall(r"docs/(make_\w+\.py)", (ROOT / "CONTRIBUTING.md").read_text("utf-8")))
+    told |= set(re.findall(r"docs/(make_\w+\.py)", (ROOT / "docs/images/README.md").read_text("utf-8")))
+    assert told == {path.name for path in (ROOT / "docs").glob("make_*.py")}
+
+
+def test_a_package_that_a_page_takes_an_encoder_from_is_installed_by_it_first() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    brought = " ".join(line for name, lines in extras.items() if name != "dev" for line in lines)
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for used in re.finditer(r"--text-model package:(\w+)/", text):
+            package = used.group(1).replace("_", "-")
+            assert package in brought or f"pip install {package}" in text[: used.start()], (page, package)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
