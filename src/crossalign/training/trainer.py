@@ -22,7 +22,7 @@ from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.progress import progress_bar
-from crossalign.recipe import Recipe, TrainingSettings
+from crossalign.recipe import Recipe, TrainingSettings, differing_settings
 from crossalign.sources import Sources
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import (
@@ -31,14 +31,12 @@ from crossalign.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.schedule import build_optimizer, build_schedule
 
 __all__ = ["TrainingResult", "train"]
-
-# Settings that change what is written or how fast it goes, never the weights.
-HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,15 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
+        self.diagnostics = Diagnostics(objective)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        image = self.model.image_tower(batch.image)
-        return self.objective(image, self.model.text_tower(batch.text), batch.image_rows)
+    def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The loss terms and, with ``inspect``, the numbers beside them."""
+        image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
+        terms = self.objective(image, text, batch.image_rows)
+        if not inspect:
+            return terms, {}
+        return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows)
 
 
 def train(
@@ -182,13 +185,15 @@ def train(
         patience = recipe.training.patience
         while epoch < recipe.training.epochs and (patience is None or stale < patience):
             objective.begin_epoch(epoch)
+            step_module.module.diagnostics.begin_epoch(epoch)
             step_module.train()
             sampler.seek(epoch, start)
             mark = time.perf_counter()
             for offset, batch in enumerate(loader, start=start):
                 loaded = time.perf_counter()
                 batch = batch.to(fabric.device)
-                terms = step_module(batch)
+                logged = (step + 1) % recipe.training.log_every == 0
+                terms, numbers = step_module(batch, logged)
                 loss = objective.total(terms)
                 check_finite(terms, None, step + 1, batch)
                 fabric.backward(loss)
@@ -200,8 +205,8 @@ def train(
                 step += 1
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
                     guard.check(objective.base.collapsed(terms["hinge"].item(), len(batch.image_ids)), step)
-                if step % recipe.training.log_every == 0:
-                    values = {name: term.item() for name, term in terms.items()}
+                if logged:
+                    values = {name: value.item() for name, value in (terms | numbers).items()}
                     rate = max(group["lr"] for group in optimizer.param_groups)
                     log.write(
                         "train",
@@ -273,22 +278,8 @@ def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> T
 
 def _refuse_other_recipe(recipe: Recipe, path: Path) -> None:
     """Resuming another recipe would mix two runs."""
-    found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    asked = yaml.safe_load(recipe.to_yaml())
-    for values in (found, asked):
-        for section, keys in HARMLESS.items():
-            if isinstance(values, dict) and isinstance(values.get(section), dict):
-                for key in keys:
-                    values[section].pop(key, None)
-    if found != asked:
-        differing = sorted(
-            f"{section}.{key}"
-            for section in asked
-            if isinstance(asked[section], dict)
-            and isinstance(found, dict)
-            and isinstance(found.get(section), dict)
-            for key in asked[section]
-            if asked[section][key] != found[section].get(key)
+    differing = differing_settings(recipe, yaml.safe_load(path.read_text(encoding="utf-8")))
+    if differing:
+        raise CrossAlignError(
+            f"{path}: the run there has another recipe ({', '.join(differing)}); choose another folder"
         )
-        what = ", ".join(differing) or "name or seed"
-        raise CrossAlignError(f"{path}: the run there has another recipe ({what}); choose another folder")
