@@ -41,3 +41,25 @@ def test_masked_mean() -> None:
     torch.testing.assert_close(masked_mean(UNITS), UNITS.mean(dim=1))
     large = torch.full((1, 3, 2), 6e4, dtype=torch.float16)
     assert torch.equal(masked_mean(large, torch.tensor([[True, True, False]])), large[:, 0])
+
+
+def test_units_move_to_the_front_in_order() -> None:
+    real = RealUnits.of(UNITS, MASK)
+    front = real.in_front()
+    assert torch.equal(real.counts(UNITS.device), torch.tensor([2, 0, 2]))
+    assert torch.equal(front.counts(UNITS.device), torch.tensor([2, 0, 2]))
+    moved = front.unpack(real.pack(UNITS))
+    expected = torch.zeros_like(UNITS)
+    expected[0, :2] = UNITS[0, [0, 2]]
+    expected[2, :2] = UNITS[2, [1, 2]]
+    assert torch.equal(moved, expected)
+    assert torch.equal(front.pack(moved), real.pack(UNITS))
+
+
+def test_full_and_empty_batches_have_their_counts() -> None:
+    full = RealUnits.of(UNITS, None)
+    assert full.in_front() is full
+    assert full.counts(UNITS.device).tolist() == [3, 3, 3]
+    empty = RealUnits.of(UNITS, torch.zeros(3, 3, dtype=torch.bool))
+    assert empty.counts(UNITS.device).tolist() == [0, 0, 0]
+    assert empty.in_front().unpack(empty.pack(UNITS)).abs().sum() == 0

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from crossalign.alignment import LocalConceptAlignment, global_to_local_nce, lca_loss
-from crossalign.data.batch import ImageInputs
+from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
-from crossalign.losses import ContrastiveLoss, HingeRankingLoss
+from crossalign.losses import ContrastiveLoss, HingeRankingLoss, diversity_loss
 from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.objective import Objective, ObjectiveSettings
 
@@ -50,7 +50,7 @@ def encodings(views: int | None = None) -> tuple[Encoding, Encoding]:
 
 def build(**settings: Any) -> Objective:
     torch.manual_seed(1)
-    return Objective(ObjectiveSettings.model_validate(settings), DIM, context_head=True)
+    return Objective(ObjectiveSettings.model_validate(settings), ModelConfig(dim=DIM, context_head=True))
 
 
 def clone(encoding: Encoding, **changes: Any) -> Encoding:
@@ -258,5 +258,33 @@ def test_every_setting_of_lca_reaches_it() -> None:
 def test_cra_without_context_heads_is_refused() -> None:
     settings = ObjectiveSettings.model_validate({"cra": {}})
     with pytest.raises(CrossAlignError, match=r"objective\.cra needs model\.context_head: true"):
-        Objective(settings, DIM, context_head=False)
-    Objective(ObjectiveSettings.model_validate({"lca": {}}), DIM, context_head=False)
+        Objective(settings, ModelConfig(dim=DIM))
+    Objective(ObjectiveSettings.model_validate({"lca": {}}), ModelConfig(dim=DIM))
+
+
+def test_cameras_diversity_and_vsrns_captions_are_terms() -> None:
+    image, text = encodings()
+    logits = torch.randn(4, 3, 2)
+    image = clone(image, aux={**image.aux, "summary_logits": logits})
+    torch.manual_seed(1)
+    objective = Objective(
+        ObjectiveSettings.model_validate({"diversity": {"reduction": "mean"}, "captioning": {"hidden": 6}}),
+        ModelConfig.model_validate({"dim": DIM, "image": {"encoder": {"kind": "camera"}}}),
+        vocabulary=9,
+    ).eval()
+    captions = TextInputs(mask=torch.ones(5, 3, dtype=torch.bool), tokens=torch.arange(15).view(5, 3) % 9)
+    terms = objective(image, text, ROWS, captions)
+    assert list(terms) == ["hinge", "diversity", "captioning"]
+    assert objective.weights == {"hinge": 1.0, "diversity": 0.01, "captioning": 1.0}
+    assert torch.equal(terms["diversity"], diversity_loss(logits, image.mask).mean())
+    assert objective.captioning is not None
+    assert captions.tokens is not None
+    whole = repeated(image)
+    expected = objective.captioning(whole.context, whole.mask, captions.tokens, captions.mask)
+    torch.testing.assert_close(terms["captioning"], expected)
+
+
+@pytest.mark.parametrize(("term", "needs"), [("diversity", "kind: camera"), ("captioning", "kind: gru")])
+def test_terms_of_other_models_are_refused(term: str, needs: str) -> None:
+    with pytest.raises(CrossAlignError, match=rf"objective\.{term} needs .*{needs}"):
+        Objective(ObjectiveSettings.model_validate({term: {}}), ModelConfig(dim=DIM))

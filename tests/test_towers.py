@@ -13,13 +13,22 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossalign.data.batch import ImageInputs, TextInputs
+from crossalign.encoders.camera import CAMERAImageEncoder, CAMERATextEncoder
 from crossalign.encoders.hf import TextBackbone, TextBackboneConfig
 from crossalign.encoders.unit_dropout import drop_units, replace_tokens
+from crossalign.encoders.vsrn import VSRNEncoder
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.objective import Objective, ObjectiveSettings
-from crossalign.towers import ImageTower, ImageTowerConfig, PooledSettings, TextTower, TextTowerConfig
+from crossalign.towers import (
+    ImageTower,
+    ImageTowerConfig,
+    ModelConfig,
+    PooledSettings,
+    TextTower,
+    TextTowerConfig,
+)
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -40,8 +49,8 @@ BACKBONE: dict[str, Any] = {
 
 def image_tower(context_head: bool = True, **changes: Any) -> ImageTower:
     torch.manual_seed(0)
-    encoder = {name: changes.pop(name) for name in PooledSettings.model_fields if name in changes}
-    values = {"feature_dim": None if "backbones" in changes else 5, "encoder": encoder, **changes}
+    pooled = {name: changes.pop(name) for name in PooledSettings.model_fields if name in changes}
+    values = {"feature_dim": None if "backbones" in changes else 5, "encoder": pooled, **changes}
     tower = ImageTower(ImageTowerConfig.model_validate(values), DIM, context_head)
     return disturb(tower)
 
@@ -445,8 +454,7 @@ def test_gradients_reach_what_trains_and_nothing_else(
         ObjectiveSettings.model_validate(
             {"base": {"kind": "contrastive"}, "lca": {"concepts": 4, "symmetric": True}, "cra": {}}
         ),
-        DIM,
-        context_head=True,
+        ModelConfig(dim=DIM, context_head=True),
     )
     image = images(ImageInputs(pixels=torch.randn(len(TEXTS), 3, 32, 32)))
     tokens, mask = texts.tokenize(TEXTS)
@@ -542,3 +550,70 @@ def test_inputs_that_a_tower_cannot_take_are_refused() -> None:
         ImageTower(ImageTowerConfig(), DIM, False)
     with pytest.raises(ValueError, match="need their mask"):
         tower(ImageInputs(features=features()))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_vsrn_tower_is_its_encoder_and_the_context_head(training: bool) -> None:
+    settings = {"kind": "vsrn", "layers": 2, "norm_axis": "regions", "embedding_norm": True}
+    tower = image_tower(encoder=settings).train(training)
+    assert isinstance(tower.encoder, VSRNEncoder)
+    assert (len(tower.encoder.relations), tower.encoder.along) == (2, "units")
+    assert tower.encoder.embedding_norm is not None
+    state = {name: value.clone() for name, value in tower.state_dict().items()}
+    encoding = tower(ImageInputs(features=features(), mask=MASK))
+    tower.load_state_dict(state)
+    assert torch.equal(encoding.embedding[:, :DIM], tower.encoder(features(), MASK).embedding)
+    assert encoding.embedding.shape == (len(LENGTHS), 3 * DIM)
+
+
+@pytest.mark.parametrize("positions", [True, False])
+def test_a_camera_tower_gives_views_that_share_their_context(positions: bool) -> None:
+    settings = {"kind": "camera", "heads": 2, "views": 3, "channels": 4, "positions": positions}
+    tower = image_tower(encoder=settings).eval()
+    assert isinstance(tower.encoder, CAMERAImageEncoder)
+    boxes = torch.rand(len(LENGTHS), 4, 4).sort(dim=-1).values
+    encoding = tower(ImageInputs(features=features(), mask=MASK, boxes=boxes))
+    assert encoding.embedding.shape == (len(LENGTHS), 3, 3 * DIM)
+    expected = tower.encoder(features(), MASK, boxes if positions else None)
+    torch.testing.assert_close(encoding.embedding[..., :DIM], expected.embedding)
+    assert encoding.embedding[..., DIM:].std(dim=1).max() == 0
+    assert encoding.aux.keys() == {"guide", "keys", "summary_logits"}
+    if positions:
+        elsewhere = tower(ImageInputs(features=features(), mask=MASK, boxes=boxes * 0.5))
+        assert not torch.allclose(elsewhere.embedding, encoding.embedding)
+        with pytest.raises(CrossAlignError, match="have no boxes"):
+            tower(ImageInputs(features=features(), mask=MASK))
+
+
+def test_a_camera_tower_knows_where_its_grid_cells_are() -> None:
+    settings = {"kind": "camera", "heads": 1, "views": 2, "channels": 4}
+    tower = image_tower(backbones=[BACKBONE], encoder=settings).eval()
+    units = features(seed=5).new_zeros(2, 5, tower.feature_dim).normal_()
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    boxes = tower.region_boxes(ImageInputs(features=units, mask=mask))
+    expected = tower.encoder(units, mask, boxes).embedding
+    torch.testing.assert_close(tower(ImageInputs(features=units, mask=mask)).embedding[..., :DIM], expected)
+
+
+def test_a_camera_text_tower_is_its_encoder(text_tower: Callable[..., TextTower]) -> None:
+    tower = text_tower("camera", heads=3, norm_axis="words").eval()
+    assert isinstance(tower.encoder, CAMERATextEncoder)
+    tokens, mask = tower.tokenize(TEXTS)
+    assert tower.backbone is not None
+    expected = tower.encoder(tower.backbone(tokens, mask), mask)
+    torch.testing.assert_close(
+        tower(TextInputs(tokens=tokens, mask=mask)).embedding[:, :DIM], expected.embedding
+    )
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.2, 1.5])
+def test_the_context_vectors_weigh_as_asked(weight: float) -> None:
+    plain, weighted = image_tower().eval(), image_tower().eval()
+    weighted.context_weight = weight
+    inputs = ImageInputs(features=features(), mask=MASK)
+    one, two = plain(inputs), weighted(inputs)
+    assert torch.equal(one.aux["keys"], two.aux["keys"])
+    expected = one.embedding[:, :DIM]
+    if weight:
+        expected = torch.cat([expected, one.embedding[:, DIM:] * (weight / 0.5)], dim=1)
+    torch.testing.assert_close(two.embedding, expected)

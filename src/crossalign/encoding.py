@@ -21,7 +21,8 @@ class Encoding:
         mask: ``(B, N)`` bool, true where a unit is real.
         unimodal: ``(B, D)`` embedding for retrieval within the modality, where a head for it exists.
         aux: named tensors that a head hands to the objective. ``guide`` ``(B, D)`` and ``keys`` ``(B, N, D)`` come
-            from the context head and feed Contextual Relation Alignment.
+            from the context head and feed Contextual Relation Alignment; ``summary_logits`` ``(B, N, V)`` come from
+            CAMERA's image encoder and feed the diversity loss.
     """
 
     embedding: Tensor

@@ -44,6 +44,22 @@ class RealUnits:
             return torch.arange(self.batch * self.length, device=device)
         return self.positions
 
+    def counts(self, device: torch.device) -> Tensor:
+        """How many real units each item has, ``(B,)`` int64."""
+        if self.positions is None:
+            return torch.full((self.batch,), self.length, device=device)
+        return (self.positions // self.length).bincount(minlength=self.batch)
+
+    def in_front(self) -> RealUnits:
+        """The same units moved to the front of their item, in order, so that no hole is between them."""
+        if self.positions is None:
+            return self
+        owners = self.positions // self.length
+        counts = owners.bincount(minlength=self.batch)
+        first = counts.cumsum(0) - counts
+        places = torch.arange(len(owners), device=owners.device) - first[owners] + owners * self.length
+        return RealUnits(self.batch, self.length, places)
+
     def pack(self, units: Tensor) -> Tensor:
         """The real units of ``(B, N, D)`` as one matrix ``(M, D)``."""
         flat = units.flatten(0, 1)

@@ -55,10 +55,19 @@ class RetrievalModel(nn.Module):
                 raise CrossAlignError("model.text.backbone.name is missing: give a path or a hub name")
             text_backbone = TextBackbone(config.text.backbone)
         self.image_tower = ImageTower(
-            config.image, config.dim, config.context_head, load_weights=load_weights
+            config.image,
+            config.dim,
+            config.context_head,
+            context_weight=config.context_weight,
+            load_weights=load_weights,
         )
         self.text_tower = TextTower(
-            config.text, config.dim, config.context_head, tokenizer=tokenizer, backbone=text_backbone
+            config.text,
+            config.dim,
+            config.context_head,
+            context_weight=config.context_weight,
+            tokenizer=tokenizer,
+            backbone=text_backbone,
         )
         self.config = config.model_copy(update={"image": self.image_tower.config})
         self.photos = PhotoReader(self.config.image)
@@ -66,7 +75,7 @@ class RetrievalModel(nn.Module):
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        return self.config.dim * (3 if self.config.context_head else 1)
+        return self.config.dim * (3 if self.config.context_head and self.config.context_weight > 0 else 1)
 
     @property
     def device(self) -> torch.device:

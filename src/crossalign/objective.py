@@ -9,12 +9,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
+from crossalign.data.batch import TextInputs
+from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
-from crossalign.losses import ContrastiveLoss, HingeRankingLoss
+from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
 from crossalign.masking import at_least_float32
 from crossalign.model import RetrievalModel
 from crossalign.settings import Settings
+from crossalign.towers import ModelConfig
 
 __all__ = ["Objective", "ObjectiveSettings"]
 
@@ -81,6 +84,24 @@ class CRASettings(Settings):
     )
 
 
+class DiversitySettings(Settings):
+    """CAMERA's diversity loss: the views of an image should weigh its regions differently."""
+
+    weight: Weight = Field(default=0.01, description="factor of this term in the total")
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="over the images of a batch; `mean` beside an averaged base loss"
+    )
+
+
+class CaptioningSettings(Settings):
+    """VSRN's caption generation: regions in context should be enough to write the caption."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    hidden: int = Field(default=512, gt=0, description="width of the decoder")
+    word_dim: int = Field(default=300, gt=0, description="width of a word's embedding")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of the decoder")
+
+
 class ObjectiveSettings(Settings):
     """The base loss and the alignments beside it."""
 
@@ -90,26 +111,39 @@ class ObjectiveSettings(Settings):
         description="the loss of whole images against whole captions; `kind` chooses it",
     )
     lca: LCASettings | None = Field(default=None, description="Local Concept Alignment; null: without")
+    diversity: DiversitySettings | None = Field(
+        default=None, description="CAMERA's diversity loss; null: without"
+    )
+    captioning: CaptioningSettings | None = Field(
+        default=None, description="VSRN's caption generation; null: without"
+    )
     cra: CRASettings | None = Field(default=None, description="Contextual Relation Alignment; null: without")
 
 
 class Objective(nn.Module):
     """Named, unweighted loss terms of a batch; ``weights`` says how they add up.
 
-    Holds what only training needs (LCA's codebook, temperatures); what inference needs lives in the towers.
+    Holds what only training needs (LCA's codebook, a caption decoder, temperatures); what inference needs lives in
+    the towers.
 
     Args:
         settings: which terms and how.
-        dim: D, joint width of the towers.
+        model: whose encodings it will see.
+        vocabulary: number of its word-level token ids; 0 where it has none.
 
     Raises:
-        CrossAlignError: CRA is asked of towers without a context head.
+        CrossAlignError: a term needs something that the model does not have.
     """
 
-    def __init__(self, settings: ObjectiveSettings, dim: int, *, context_head: bool) -> None:
+    def __init__(self, settings: ObjectiveSettings, model: ModelConfig, *, vocabulary: int = 0) -> None:
         super().__init__()
-        if settings.cra is not None and not context_head:
+        dim = model.dim
+        if settings.cra is not None and not model.context_head:
             raise CrossAlignError("objective.cra needs model.context_head: true")
+        if settings.diversity is not None and model.image.encoder.kind != "camera":
+            raise CrossAlignError("objective.diversity needs views: model.image.encoder.kind: camera")
+        if settings.captioning is not None and not vocabulary:
+            raise CrossAlignError("objective.captioning needs a vocabulary: model.text.encoder.kind: gru")
         self.settings = settings
         self.base: HingeRankingLoss | ContrastiveLoss
         base = settings.base
@@ -136,6 +170,21 @@ class Objective(nn.Module):
             self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
             self.weights["cra"] = cra.weight
 
+        self.diversity: DiversityLoss | None = None
+        if (diversity := settings.diversity) is not None:
+            self.diversity = DiversityLoss(diversity.reduction)
+            self.weights["diversity"] = diversity.weight
+        self.captioning: CaptionGeneration | None = None
+        if (captioning := settings.captioning) is not None:
+            self.captioning = CaptionGeneration(
+                dim,
+                vocabulary,
+                hidden=captioning.hidden,
+                word_dim=captioning.word_dim,
+                dropout=captioning.dropout,
+            )
+            self.weights["captioning"] = captioning.weight
+
     def begin_epoch(self, epoch: int) -> None:
         """Switch what depends on the epoch, counted from 0: the hinge's negatives and the frozen codebook."""
         base = self.settings.base
@@ -144,10 +193,14 @@ class Objective(nn.Module):
         if self.lca is not None and self.settings.lca is not None:
             self.lca.codebook.requires_grad_(epoch >= self.settings.lca.frozen_codebook_epochs)
 
-    def forward(self, image: Encoding, text: Encoding, image_rows: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, image: Encoding, text: Encoding, image_rows: Tensor, captions: TextInputs | None = None
+    ) -> dict[str, Tensor]:
         """Unweighted terms of B texts and their U different images.
 
-        ``image_rows`` ``(B,)`` is the row of each text's image; texts of one image are never each other's negatives.
+        Args:
+            image_rows: ``(B,)`` row of each text's image; texts of one image are never each other's negatives.
+            captions: the texts as they went into their tower, which caption generation learns to write.
         """
         with torch.autocast(image_rows.device.type, enabled=False):
             scores = RetrievalModel.similarity(
@@ -170,6 +223,14 @@ class Objective(nn.Module):
                 image.mask,
                 text.mask,
                 image_rows=image_rows,
+            )
+        if self.diversity is not None:
+            terms["diversity"] = self.diversity(image.aux["summary_logits"], image.mask)
+        if self.captioning is not None:
+            assert captions is not None
+            assert captions.tokens is not None
+            terms["captioning"] = self.captioning(
+                image.context[image_rows], image.mask[image_rows], captions.tokens, captions.mask
             )
         return terms
 

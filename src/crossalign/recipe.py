@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
@@ -22,15 +21,8 @@ __all__ = [
     "Recipe",
     "TrainingSettings",
     "available_recipes",
-    "differing_settings",
     "load_recipe",
-    "parse_override",
 ]
-
-# Settings that change what is written or how fast it goes, never the weights.
-HARMLESS = frozenset(
-    {"training.log_every", "training.checkpoint_every", "training.tensorboard", "data.workers"}
-)
 
 
 class DataSettings(Settings):
@@ -153,21 +145,27 @@ def available_recipes() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str | tuple[str, Any]] = ()) -> Recipe:
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by path or by the name of one that comes with the package.
 
     A recipe may begin with ``extends: NAME_OR_PATH``: it is then merged, key by key, over that one; ``key: null``
     removes an optional part.
 
     Args:
-        overrides: ``"section.key=value"``, the value read as YAML, or ``("section.key", value)``; in their order.
+        overrides: ``"section.key=value"``; the value is read as YAML.
 
     Raises:
         CrossAlignError: no such recipe, not YAML, an unknown key or a wrong value; the key is named.
     """
     values = _read(source, seen=())
     for override in overrides:
-        key, value = parse_override(override) if isinstance(override, str) else override
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise CrossAlignError(f"--set {override}: not of the form section.key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise CrossAlignError(f"--set {override}: the value is not valid YAML") from None
         part = values
         *sections, last = key.split(".")
         for section in sections:
@@ -175,48 +173,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str | tuple[str, Any]] =
                 part[section] = {}
             part = part[section]
             if not isinstance(part, dict):
-                raise CrossAlignError(f"--set {key}={value}: '{section}' is a value, it has no keys")
+                raise CrossAlignError(f"--set {override}: '{section}' is a value, it has no keys")
         part[last] = value
     return parse_settings(Recipe, values, f"recipe {source}")
-
-
-def parse_override(text: str) -> tuple[str, Any]:
-    """``"section.key=value"`` as key and value, the value read as YAML.
-
-    Raises:
-        CrossAlignError: it is not of that form, or the value is not YAML.
-    """
-    key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise CrossAlignError(f"--set {text}: not of the form section.key=value")
-    try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise CrossAlignError(f"--set {text}: the value is not valid YAML") from None
-
-
-def differing_settings(asked: Recipe, found: Any) -> tuple[str, ...]:
-    """The settings in which a recipe read back differs from ``asked``, such as ``objective.lca.concepts``.
-
-    What cannot change the weights is left out. A setting that came into being after ``found`` was written counts with
-    its default, so that older runs keep their place.
-    """
-    # A setting of then that is unknown now stands among the differences.
-    with suppress(ValidationError):
-        found = Recipe.model_validate(found).model_dump(mode="json")
-    return tuple(sorted(set(_differences(asked.model_dump(mode="json"), found, "")) - HARMLESS))
-
-
-def _differences(asked: Any, found: Any, place: str) -> Iterator[str]:
-    if not isinstance(asked, dict) or not isinstance(found, dict):
-        if asked != found:
-            yield place.removesuffix(".") or "the whole"
-        return
-    for key in (*asked, *(key for key in found if key not in asked)):
-        if key not in asked or key not in found:
-            yield f"{place}{key}"
-        else:
-            yield from _differences(asked[key], found[key], f"{place}{key}.")
 
 
 def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from crossalign.errors import CrossAlignError
 
@@ -17,6 +17,19 @@ class Settings(BaseModel):
     """Immutable, strict settings with a default for everything that has a sensible one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_part_is_of_its_default_kind(cls, values: Any) -> Any:
+        """Where a part may be of several kinds and names none, it is of the default one."""
+        if not isinstance(values, dict):
+            return values
+        completed = dict(values)
+        for name, field in cls.model_fields.items():
+            part = values.get(name)
+            if field.discriminator == "kind" and isinstance(part, dict) and "kind" not in part:
+                completed[name] = {"kind": field.default.kind, **part}
+        return completed
 
 
 def parse_settings(kind: type[S], values: Any, source: str) -> S:

@@ -206,7 +206,7 @@ def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Ca
     assert (code, json.loads(out)) == (0, world.outcome)
     code, _, err = call("train", world.recipe, "--out", world.run, "--resume", "auto", "--seed", 4)
     assert code == 1
-    assert "another recipe (seed)" in one_line(err)
+    assert "another recipe (name or seed)" in one_line(err)
     assert call("train", world.recipe, "--out", world.run, "--resume", "perhaps")[0] == 2
     assert {path: path.stat().st_mtime_ns for path in world.run.rglob("*")} == before
 

@@ -43,7 +43,7 @@ def test_a_record_tells_what_the_run_folder_does(finished: Place) -> None:
         training["best_rsum"], rel=1e-5
     )
     assert [entry["epoch"] for entry in outcome.validation] == [1, 2]
-    assert outcome.embedding_width == 48
+    assert (outcome.embedding_width, outcome.embedding_views) == (48, 1)
     assert 0 < outcome.trained_parameters == outcome.parameters
     assert outcome.word_to_region is None
     assert (record.recipe["seed"], record.recipe["name"]) == (1, "tiny-+lca")

@@ -59,9 +59,28 @@ def test_changes_apply_in_order_and_seeds_come_before_variants(place: Place) -> 
 
 
 def test_a_list_of_settings_is_the_same_as_a_mapping(place: Place) -> None:
-    listed = place.write(set=["training.epochs=2", "objective.base={kind: contrastive}"])
-    mapped = place.write(set={"training.epochs": 2, "objective.base": {"kind": "contrastive"}})
-    assert listed.set == mapped.set
+    values = {
+        "training.epochs": 2,
+        "objective.base": {"kind": "contrastive", "temperature": 0.1},
+        "optimizer.learning_rate": 1e-05,
+        "data.image_features": ["toy", "a, b"],
+        "objective.cra": None,
+        "data.collection": "2024-01-01",
+    }
+    listed = place.write(
+        set=[
+            "training.epochs=2",
+            "objective.base={kind: contrastive, temperature: 0.1}",
+            "optimizer.learning_rate=0.00001",
+            'data.image_features=[toy, "a, b"]',
+            "objective.cra=null",
+            "data.collection='2024-01-01'",
+        ]
+    )
+    one = plan_runs(listed, [0])[1].recipe
+    assert one == plan_runs(place.write(set=values), [0])[1].recipe
+    assert one.data.image_features == ("toy", "a, b")
+    assert (one.optimizer.learning_rate, one.data.collection) == (1e-5, "2024-01-01")
 
 
 def test_against_is_the_baseline_unless_told(place: Place) -> None:
@@ -93,7 +112,7 @@ def test_what_is_shown_is_the_same_study(place: Place, tmp_path: Path) -> None:
         ({"variants": {"base": {"recipe": "toy.yaml", "sets": {}}}}, "unknown key 'variants.base.sets'"),
         ({"variants": {"base": {"recipe": "toy.yaml", "against": "base"}}}, "'base' is no other variant"),
         ({"variants": {"base": {"recipe": "toy.yaml", "against": "x"}}}, "'x' is no other variant"),
-        ({"set": ["training.epochs"]}, "not of the form section.key=value"),
+        ({"set": "training.epochs=2"}, "set"),
         ({"plot": {"x": "size"}}, "needs an x in two variants"),
     ],
 )
@@ -107,6 +126,9 @@ def test_a_wrong_study_is_named_in_one_line(place: Place, changes: dict[str, Any
 def test_a_wrong_recipe_names_the_variant(place: Place) -> None:
     study = place.write(variants={"base": {"recipe": "toy.yaml", "set": {"training.epoch": 3}}})
     with pytest.raises(CrossAlignError, match=r"study tiny, variant base: .*unknown key 'training\.epoch'"):
+        plan_runs(study, [0])
+    study = place.write(set=["training.epochs"])
+    with pytest.raises(CrossAlignError, match=r"base: --set training\.epochs: not of the form"):
         plan_runs(study, [0])
     study = place.write(variants={"base": {"recipe": "no-such"}})
     with pytest.raises(CrossAlignError, match="variant base: no recipe 'no-such'"):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crossalign.alignment.statistics import concept_counts, perplexity
 from crossalign.encoding import Encoding
+from crossalign.model import ModelConfig
 from crossalign.objective import Objective, ObjectiveSettings
 from crossalign.recipe import load_recipe
 from crossalign.training.diagnostics import Diagnostics, gradient_norms
@@ -40,7 +41,7 @@ def encodings() -> tuple[Encoding, Encoding]:
 def objective() -> Objective:
     torch.manual_seed(1)
     settings = {"base": {"kind": "contrastive"}, "lca": {"concepts": 9, "symmetric": True}, "cra": {}}
-    return Objective(ObjectiveSettings.model_validate(settings), D, context_head=True)
+    return Objective(ObjectiveSettings.model_validate(settings), ModelConfig(dim=D, context_head=True))
 
 
 def test_gradient_norms_are_those_of_a_backward_pass_and_leave_none_behind() -> None:
@@ -105,7 +106,7 @@ def test_concepts_are_counted_over_an_epoch_and_anew_in_the_next() -> None:
 
 def test_without_alignments_there_are_gradients_only() -> None:
     settings = ObjectiveSettings.model_validate({"base": {"kind": "hinge"}})
-    found, (image, text) = Objective(settings, D, context_head=False), encodings()
+    found, (image, text) = Objective(settings, ModelConfig(dim=D)), encodings()
     numbers = Diagnostics(found)(found, found(image, text, ROWS), image, text, ROWS)
     assert set(numbers) == {"gradient_hinge_embedding", "gradient_hinge_context"}
 

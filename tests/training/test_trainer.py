@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -9,9 +10,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 
 from crossalign.errors import CrossAlignError
@@ -19,6 +23,7 @@ from crossalign.model import RetrievalModel
 from crossalign.recipe import load_recipe
 from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
+from crossalign.training.guards import CollapseGuard
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
 
@@ -117,7 +122,7 @@ def test_kill_at_any_instant_leaves_a_loadable_checkpoint(toy: Path, tmp_path: P
         "import sys; from crossalign.recipe import load_recipe; from crossalign.training.trainer import train;"
         "train(load_recipe(sys.argv[1]), sys.argv[2], resume='auto', progress=False)"
     )
-    kills = 0
+    kills, seen = 0, False
     for delay in (0.0, 0.07, 0.19, 0.31):
         checkpoint = run / "checkpoints" / "last.ckpt"
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
@@ -133,11 +138,102 @@ def test_kill_at_any_instant_leaves_a_loadable_checkpoint(toy: Path, tmp_path: P
             kills += 1
         process.wait()
         load_checkpoint(checkpoint)
-        if (run / "model").exists():
+        if seen or (run / "model").exists():
             RetrievalModel.from_pretrained(run)
+            seen = True
     assert kills >= 2
     train(recipe, run, resume="auto", progress=False)
     assert_same_run(tmp_path / "whole", run)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in between catches it."""
+
+
+@pytest.mark.parametrize("place", ["save_checkpoint", "promote_best"])
+def test_a_kill_around_a_new_best_leaves_the_model_that_the_checkpoint_calls_best(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Epoch 2 is the best and the run dies as it is kept; run again, on a device not exact to the bit, it is not."""
+    scores = iter([100.0, 200.0, 50.0, 60.0])
+    monkeypatch.setattr(trainer, "recall", lambda *_: {"rsum": next(scores)})
+    kept = getattr(trainer, place)
+    calls = []
+
+    def killed(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise Killed
+        kept(*arguments)
+
+    recipe = load_recipe(toy, ["training.checkpoint_every=1000"])
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, place, killed)
+        with pytest.raises(Killed):
+            train(recipe, tmp_path / "run", progress=False)
+    before = RetrievalModel.from_pretrained(tmp_path / "run").fingerprint
+    result = train(recipe, tmp_path / "run", resume="auto", progress=False)
+    after = RetrievalModel.from_pretrained(tmp_path / "run").fingerprint
+    if place == "save_checkpoint":
+        # The checkpoint knows of epoch 1 alone.
+        assert (result.best_rsum, result.best_epoch) == (100.0, 1)
+        assert after == before
+    else:
+        assert (result.best_rsum, result.best_epoch) == (200.0, 2)
+        assert after != before
+    assert not list((tmp_path / "run" / "checkpoints").glob("best-*"))
+
+
+def half_precision(scale: float) -> Fabric:
+    """What a GPU with float16 has, on the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    return Fabric(accelerator="cpu", devices=1, plugins=MixedPrecision("16-mixed", "cpu", scaler))
+
+
+def test_steps_that_overflow_float16_are_left_out_and_resumed_exactly(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "build_fabric", lambda settings: half_precision(2.0**13))
+    recipe = load_recipe(toy, ["training.checkpoint_every=1"])
+    train(recipe, tmp_path / "whole", progress=False)
+    steps = [
+        event for event in read_metrics(tmp_path / "whole" / "metrics.jsonl") if event["kind"] == "train"
+    ]
+    lost = [event for event in steps if event["gradient_norm"] is None]
+    assert 0 < len(lost) < len(steps) / 2
+    # The schedule waits for the steps that were left out.
+    for step, following in itertools.pairwise(steps):
+        assert (step["rate"] == following["rate"]) == (step in lost)
+
+    class Stop(CollapseGuard):
+        def check(self, collapsed: bool, step: int) -> None:
+            if step == len(steps) - 2:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "CollapseGuard", Stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, tmp_path / "parts", progress=False)
+    train(recipe, tmp_path / "parts", resume="auto", progress=False)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_gradient_that_overflows_at_every_scale_stops(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer, "build_fabric", lambda settings: half_precision(2.0**100))
+    recipe = load_recipe(toy, ["training.epochs=20"])
+    with pytest.raises(CrossAlignError, match=r"step 31: the gradient is not finite"):
+        train(recipe, tmp_path / "run", progress=False)
+
+
+def test_the_logged_rate_is_the_one_the_step_took(toy: Path, tmp_path: Path) -> None:
+    train(load_recipe(toy, ["optimizer.warmup_steps=3"]), tmp_path / "run", progress=False)
+    events = [event for event in read_metrics(tmp_path / "run" / "metrics.jsonl") if event["kind"] == "train"]
+    rates = [event["rate"] for event in events[:4]]
+    assert rates == sorted(rates)
+    assert rates[0] < 0.005 / 2
+    assert events[-1]["rate"] > 0
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_term_and_captions(toy: Path, tmp_path: Path) -> None:
@@ -194,6 +290,30 @@ def test_bad_settings_stop_before_training_with_one_line(
 def test_bf16_autocast_trains(toy: Path, tmp_path: Path) -> None:
     recipe = load_recipe(toy, ["training.precision=bf16", "training.epochs=10"])
     assert train(recipe, tmp_path / "run", progress=False).best_rsum > 300
+
+
+@pytest.mark.parametrize("kind", ["vsrn", "camera"])
+def test_other_encoders_train_with_their_own_losses_and_selfalign(
+    toy: Path, tmp_path: Path, kind: str
+) -> None:
+    settings = {
+        "vsrn": [
+            "model.image.encoder={kind: vsrn, layers: 2}",
+            "objective.captioning={hidden: 8, word_dim: 4}",
+        ],
+        "camera": [
+            "model.image.encoder={kind: camera, heads: 2, views: 3, channels: 4, positions: false}",
+            "objective.diversity={}",
+        ],
+    }
+    recipe = load_recipe(toy, [*settings[kind], "training.epochs=25"])
+    result = train(recipe, tmp_path / "run", progress=False)
+    assert result.best_rsum > 300
+    steps = [event for event in read_metrics(tmp_path / "run" / "metrics.jsonl") if event["kind"] == "train"]
+    own = {"vsrn": "captioning", "camera": "diversity"}[kind]
+    assert steps[-1][own] < steps[0][own]
+    model = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert model.config.image.encoder.kind == kind
 
 
 def test_a_cut_metrics_line_is_dropped_on_reading(tmp_path: Path) -> None:

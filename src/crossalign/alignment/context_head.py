@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crossalign.masking import RealUnits, at_least_float32, masked_mean
+from crossalign.masking import RealUnits, masked_mean
+from crossalign.normalization import batch_norm, unit_norm
 
 __all__ = ["Context", "ContextHead"]
 
@@ -53,28 +53,13 @@ class ContextHead(nn.Module):
         mean = masked_mean(context, mask)
         present = RealUnits.of(mean.unsqueeze(0), None if mask is None else mask.any(dim=1))
         mean = present.pack(mean.unsqueeze(0))
-        guide = _batch_norm(self.guide_norm, self.guide(mean)).relu()
+        guide = batch_norm(self.guide_norm, self.guide(mean)).relu()
         gate = self.gate(torch.cat([mean, guide], dim=1)).sigmoid()
         fused = gate * mean + (1 - gate) * guide
-        keys = real.unpack(_unit(_batch_norm(self.key_norm, real.pack(context)).relu()))
+        keys = real.unpack(unit_norm(batch_norm(self.key_norm, real.pack(context)).relu()))
         return Context(
-            guide=present.unpack(_unit(guide)).squeeze(0),
+            guide=present.unpack(unit_norm(guide)).squeeze(0),
             keys=keys,
-            fused=present.unpack(_unit(fused)).squeeze(0),
+            fused=present.unpack(unit_norm(fused)).squeeze(0),
             mean_key=masked_mean(keys, mask),
         )
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Unit norm, at least in float32: the guard against a zero norm is zero itself in half precision."""
-    return F.normalize(at_least_float32(vectors), dim=-1)
-
-
-def _batch_norm(norm: nn.BatchNorm1d | nn.SyncBatchNorm, rows: Tensor) -> Tensor:
-    """Batch normalisation of ``(M, D)`` that also takes fewer than two rows.
-
-    One row is its own mean and has no variance: what is normalised is zero, and the running statistics stay.
-    """
-    if norm.training and rows.shape[0] < 2:
-        return rows * 0.0 + norm.bias
-    return norm(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossalign.losses.contrastive import ContrastiveLoss
+from crossalign.losses.diversity import DiversityLoss, diversity_loss
 from crossalign.losses.ranking import HingeRankingLoss
 
-__all__ = ["ContrastiveLoss", "HingeRankingLoss"]
+__all__ = ["ContrastiveLoss", "DiversityLoss", "HingeRankingLoss", "diversity_loss"]

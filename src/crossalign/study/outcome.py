@@ -71,6 +71,7 @@ def measure_run(
         parameters=sum(parameter.numel() for parameter in parameters),
         trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         embedding_width=measured.model.dim,
+        embedding_views=getattr(measured.model.config.image.encoder, "views", 1),
         last=_last(trained),
         by_epoch=_by_epoch(trained, training.epochs),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from crossalign.errors import CrossAlignError
 from crossalign.recipe import Recipe, load_recipe
-from crossalign.study.settings import StudySettings
+from crossalign.study.settings import StudySettings, as_override
 
 __all__ = ["PlannedRun", "chosen_variants", "plan_runs"]
 
@@ -44,16 +44,16 @@ def plan_runs(study: StudySettings, seeds: Sequence[int], overrides: Sequence[st
 
 def _recipe(study: StudySettings, name: str, overrides: Sequence[str]) -> Recipe:
     variant = study.variants[name]
-    changes = {} if study.collection is None else {"data.collection": study.collection}
+    place = [] if study.collection is None else [as_override("data.collection", study.collection)]
     try:
         return load_recipe(
             variant.recipe,
             [
-                *changes.items(),
-                *study.set.items(),
-                *variant.set.items(),
+                *place,
+                *study.set,
+                *variant.set,
                 *overrides,
-                ("name", f"{study.name}-{name}"),
+                as_override("name", f"{study.name}-{name}"),
             ],
         )
     except CrossAlignError as error:

@@ -13,7 +13,8 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.files import read_json, write_json
 from crossalign.provenance import without_places
-from crossalign.recipe import Recipe, differing_settings
+from crossalign.recipe import Recipe
+from crossalign.recipe_differences import differing_settings
 from crossalign.settings import parse_settings
 from crossalign.study.plan import PlannedRun
 
@@ -63,6 +64,7 @@ class RunOutcome(_Part):
         epochs, steps, seconds, share_waiting_for_data: of the training.
         parameters, trained_parameters: how many numbers the model holds, and how many of them were trained.
         embedding_width: numbers of an embedding.
+        embedding_views: embeddings of an image.
         last: the last value of every number of the training log.
         by_epoch: for each of them its mean over the lines of every epoch; None where an epoch has no line with it.
     """
@@ -79,6 +81,7 @@ class RunOutcome(_Part):
     parameters: int
     trained_parameters: int
     embedding_width: int
+    embedding_views: int
     last: dict[str, float]
     by_epoch: dict[str, list[float | None]]
 
@@ -176,17 +179,17 @@ def portable_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def differing_from(asked: Recipe, record: RunRecord) -> tuple[str, ...]:
-    """The settings in which a record's run differs from what is asked; where its files lay does not count."""
+    """The settings in which a record's run differs from what is asked; its name and where its files lay do not count."""
     values = parse_settings(Recipe, _by_name(portable_recipe(asked)), "recipe")
     return differing_settings(values, _by_name(record.recipe))
 
 
 def _by_name(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Collection and stores by their names alone."""
+    """Collection and stores by their names alone, the recipe without its own."""
     data = dict(recipe.get("data") or {})
     for key in ("collection", "text_features"):
         if isinstance(data.get(key), str):
             data[key] = Path(data[key]).name
     if isinstance(data.get("image_features"), list):
         data["image_features"] = [Path(name).name for name in data["image_features"]]
-    return {**recipe, "data": data}
+    return {**recipe, "name": "", "data": data}

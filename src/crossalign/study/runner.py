@@ -15,7 +15,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.files import write_text
 from crossalign.lock import FileLock
 from crossalign.provenance import now
-from crossalign.recipe import differing_settings
+from crossalign.recipe_differences import differing_settings
 from crossalign.study.outcome import SPLIT, measure_run, origin
 from crossalign.study.plan import PlannedRun
 from crossalign.study.records import (

@@ -11,25 +11,27 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from crossalign.errors import CrossAlignError
-from crossalign.recipe import parse_override
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["PlotSettings", "StudySettings", "Variant", "available_studies", "load_study"]
+__all__ = ["PlotSettings", "StudySettings", "Variant", "as_override", "available_studies", "load_study"]
 
 NAME = re.compile(r"[A-Za-z0-9+][A-Za-z0-9+._-]*")
 
 
-def _settings(value: Any) -> Any:
-    """``["a.b=c"]`` as ``{"a.b": c}``; anything else as it is."""
-    if not isinstance(value, list):
+def as_override(key: str, value: Any) -> str:
+    """A setting as ``--set`` takes it: ``section.key=value``, the value as YAML in one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
+    return f"{key}={text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+
+
+def _overrides(value: Any) -> Any:
+    """``{"a.b": c}`` as ``["a.b=c"]``; anything else as it is."""
+    if not isinstance(value, dict):
         return value
-    try:
-        return dict(parse_override(str(text)) for text in value)
-    except CrossAlignError as error:
-        raise ValueError(str(error)) from None
+    return [as_override(key, inner) for key, inner in value.items()]
 
 
-Changes = Annotated[dict[str, Any], BeforeValidator(_settings)]
+Overrides = Annotated[tuple[str, ...], BeforeValidator(_overrides)]
 
 
 class Variant(Settings):
@@ -38,8 +40,8 @@ class Variant(Settings):
     recipe: str = Field(
         description="name of a recipe of the package, or path of a .yaml beside the study's file"
     )
-    set: Changes = Field(
-        default={}, description="settings changed, as `section.key: value` or a list of `section.key=value`"
+    set: Overrides = Field(
+        default=(), description="settings changed, as `section.key: value` or a list of `section.key=value`"
     )
     against: str | None = Field(
         default="", description="the variant it is compared with; default: the study's baseline; null: none"
@@ -62,7 +64,7 @@ class StudySettings(Settings):
     collection: str | None = Field(
         default=None, description="folder of the collection of all runs; default: the recipes' own"
     )
-    set: Changes = Field(default={}, description="settings changed in all runs, before the variant's own")
+    set: Overrides = Field(default=(), description="settings changed in all runs, before the variant's own")
     baseline: str = Field(description="the variant that others are compared with")
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(0, 1, 2), min_length=1, description="unless --seeds is given"

@@ -113,6 +113,7 @@ def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
         "parameters": first.parameters,
         "trained_parameters": first.trained_parameters,
         "embedding_width": first.embedding_width,
+        "embedding_views": first.embedding_views,
         "numbers": {
             name: _spread(values)
             for name in numbers

@@ -21,14 +21,16 @@ class Enriched(nn.Module):
         self.context_head = ContextHead(dim) if context_head else None
 
     def enrich(self, base: Encoding, weight: float, keys_first: bool) -> Encoding:
-        """Append the context head's vectors to the embedding (SelfAlign, enriched embedding).
+        """Append the context head's vectors, times ``weight``, to the embedding (SelfAlign, enriched embedding).
 
-        The image vector ends in ``[0.5 mean key; 0.5 fused]`` and the text vector in ``[fused; mean key]``, so that
-        the inner product adds ``0.5 (mean key_v . fused_t + fused_v . mean key_t)``.
+        The image vector ends in ``[w mean key; w fused]`` and the text vector in ``[fused; mean key]``, so that the
+        inner product adds ``w (mean key_v . fused_t + fused_v . mean key_t)``. With weight 0 nothing is appended.
         """
         if self.context_head is None:
             return base
         guide, keys, fused, mean_key = self.context_head(base.context, base.mask)
+        if weight == 0:
+            return replace(base, aux={**base.aux, "guide": guide, "keys": keys})
         parts = [mean_key, fused] if keys_first else [fused, mean_key]
         tail = torch.cat([weight * part for part in parts], dim=-1)
         if base.embedding.dim() == 3:

@@ -11,9 +11,9 @@ from crossalign.encoders.backbone import ImageBackbone
 from crossalign.encoders.unit_dropout import drop_units
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
-from crossalign.towers.encoders import build_unit_encoder
+from crossalign.towers.encoders import build_region_encoder
 from crossalign.towers.enriched import Enriched
-from crossalign.towers.settings import ImageTowerConfig
+from crossalign.towers.settings import CAMERAImageSettings, ImageTowerConfig
 
 __all__ = ["ImageTower"]
 
@@ -24,14 +24,22 @@ class ImageTower(Enriched):
     Args:
         config: settings of the tower.
         dim: D, joint width.
-        context_head: append the context head's vectors to the embedding.
+        context_head: have a context head.
+        context_weight: append its vectors to the embedding with this weight; 0: not at all.
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 
     def __init__(
-        self, config: ImageTowerConfig, dim: int, context_head: bool, *, load_weights: bool = True
+        self,
+        config: ImageTowerConfig,
+        dim: int,
+        context_head: bool,
+        *,
+        context_weight: float = 0.5,
+        load_weights: bool = True,
     ) -> None:
         super().__init__(dim, context_head)
+        self.context_weight = context_weight
         backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
         # Theirs have the checksums of the weights filled in.
         self.config = config.model_copy(update={"backbones": tuple(built.config for built in backbones)})
@@ -48,7 +56,7 @@ class ImageTower(Enriched):
             raise CrossAlignError(
                 "image.backbones: their pre-processing differs; extract with the same input settings"
             )
-        self.encoder = build_unit_encoder(config.encoder, feature_dim, dim)
+        self.encoder = build_region_encoder(config.encoder, feature_dim, dim)
 
     def train(self, mode: bool = True) -> ImageTower:
         """Training mode; frozen backbones stay in evaluation mode (their batch norms must not move)."""
@@ -106,4 +114,8 @@ class ImageTower(Enriched):
         features, mask = self.units(inputs)
         if self.training and self.config.region_dropout > 0:
             mask = drop_units(mask, self.config.region_dropout)
-        return self.enrich(self.encoder(features, mask), weight=0.5, keys_first=True)
+        if isinstance(self.config.encoder, CAMERAImageSettings) and self.config.encoder.positions:
+            encoding = self.encoder(features, mask, self.region_boxes(inputs))
+        else:
+            encoding = self.encoder(features, mask)
+        return self.enrich(encoding, weight=self.context_weight, keys_first=True)

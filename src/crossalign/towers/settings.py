@@ -11,7 +11,16 @@ from crossalign.encoders.detector import DetectorConfig
 from crossalign.encoders.hf import TextBackboneConfig
 from crossalign.settings import Settings
 
-__all__ = ["GRUSettings", "ImageTowerConfig", "ModelConfig", "PooledSettings", "TextTowerConfig"]
+__all__ = [
+    "CAMERAImageSettings",
+    "CAMERATextSettings",
+    "GRUSettings",
+    "ImageTowerConfig",
+    "ModelConfig",
+    "PooledSettings",
+    "TextTowerConfig",
+    "VSRNSettings",
+]
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -35,6 +44,62 @@ class PooledSettings(Settings):
     )
     normalize_input: bool = Field(
         default=False, description="scale every unit to the same norm first, so that backbones share a scale"
+    )
+
+
+class VSRNSettings(Settings):
+    """Regions in relation to each other, read by a GRU: VSRN."""
+
+    kind: Literal["vsrn"] = Field(
+        default="vsrn", description="relations between regions, then a GRU over them"
+    )
+    layers: int = Field(default=4, ge=1, description="relation layers")
+    norm_axis: Literal["features", "regions"] = Field(
+        default="features",
+        description="what regions are normalised along; `regions`: over the image's regions, as the published code",
+    )
+    normalize_projection: bool = Field(
+        default=True,
+        description="normalise regions before the relation layers; VSRN's Flickr30K model does not",
+    )
+    embedding_norm: bool = Field(
+        default=False, description="batch normalisation of the embedding; only VSRN's Flickr30K model has it"
+    )
+
+
+class CAMERAImageSettings(Settings):
+    """Gated self-attention between regions, summarised in several views: CAMERA."""
+
+    kind: Literal["camera"] = Field(
+        default="camera", description="gated self-attention between regions, then several views of the image"
+    )
+    heads: int = Field(default=8, ge=1, description="heads of the self-attention; they divide dim")
+    views: int = Field(default=12, ge=1, description="vectors an image; its best one counts")
+    channels: int = Field(
+        default=128, ge=1, description="outputs of each of the summarisation's convolutions"
+    )
+    positions: bool = Field(default=True, description="gate regions by where their boxes are")
+    dropout: Probability = Field(default=0.0, description="dropout of the self-attention")
+    norm_axis: Literal["features", "regions"] = Field(
+        default="features",
+        description="what regions are normalised along; `regions`: over the image's regions, as the published code",
+    )
+
+
+class CAMERATextSettings(Settings):
+    """Gated self-attention between the token states of a backbone: CAMERA."""
+
+    kind: Literal["camera"] = Field(
+        default="camera", description="gated self-attention between token states, a perceptron, their mean"
+    )
+    heads: int = Field(default=8, ge=1, description="heads of the self-attention; they divide dim")
+    dropout: Probability = Field(
+        default=0.0, description="dropout of the self-attention and of the perceptron"
+    )
+    norm_axis: Literal["features", "words", "none"] = Field(
+        default="features",
+        description="what projected words are normalised along; `words`: over the caption's words, as the "
+        "published code with SelfAlign; `none`: as without it",
     )
 
 
@@ -78,8 +143,8 @@ class ImageTowerConfig(Settings):
         default=None,
         description="finds the boxes of raw photos, where regions are boxes; known from the store",
     )
-    encoder: PooledSettings = Field(
-        default=PooledSettings(), description="what makes an embedding of the regions"
+    encoder: PooledSettings | VSRNSettings | CAMERAImageSettings = Field(
+        default=PooledSettings(), discriminator="kind", description="what makes an embedding of the regions"
     )
 
 
@@ -96,7 +161,7 @@ class TextTowerConfig(Settings):
     word_masking: Probability = Field(
         default=0.0, description="probability of replacing a word by the unknown token"
     )
-    encoder: GRUSettings | PooledSettings = Field(
+    encoder: GRUSettings | PooledSettings | CAMERATextSettings = Field(
         default=GRUSettings(), discriminator="kind", description="what makes an embedding of the words"
     )
 
@@ -119,7 +184,13 @@ class ModelConfig(Settings):
 
     dim: int = Field(default=256, gt=0, description="D, joint width")
     context_head: bool = Field(
-        default=False, description="append SelfAlign's context vectors: the embedding is then 3 D wide"
+        default=False, description="SelfAlign's context head, which Contextual Relation Alignment trains"
+    )
+    context_weight: float = Field(
+        default=0.5,
+        ge=0,
+        description="of the context vectors in the similarity; they make the embedding 3 D wide. 0 leaves them out: "
+        "the head then serves the loss alone",
     )
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()

@@ -10,7 +10,7 @@ from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.unit_dropout import drop_units, replace_tokens
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
-from crossalign.towers.encoders import build_unit_encoder, build_word_encoder
+from crossalign.towers.encoders import build_state_encoder, build_word_encoder
 from crossalign.towers.enriched import Enriched
 from crossalign.towers.settings import GRUSettings, TextTowerConfig
 
@@ -23,7 +23,8 @@ class TextTower(Enriched):
     Args:
         config: settings of the tower.
         dim: D, joint width.
-        context_head: append the context head's vectors to the embedding.
+        context_head: have a context head.
+        context_weight: append its vectors to the embedding, unless it is 0.
         tokenizer: the word tokenizer of a ``gru`` encoder.
         backbone: the Hugging Face encoder whose token states any other encoder reads.
     """
@@ -34,10 +35,13 @@ class TextTower(Enriched):
         dim: int,
         context_head: bool,
         *,
+        context_weight: float = 0.5,
         tokenizer: WordTokenizer | None = None,
         backbone: TextBackbone | None = None,
     ) -> None:
         super().__init__(dim, context_head)
+        # The weight itself stands on the image side.
+        self.appends_context = context_weight > 0
         self.config = config
         self.tokenizer = tokenizer
         self.backbone = backbone
@@ -50,7 +54,7 @@ class TextTower(Enriched):
             if backbone is None:
                 raise ValueError("an encoder of token states needs its backbone")
             backbone.requires_grad_(config.train_backbone)
-            self.encoder = build_unit_encoder(config.encoder, backbone.dim, dim)
+            self.encoder = build_state_encoder(config.encoder, backbone.dim, dim)
 
     def train(self, mode: bool = True) -> TextTower:
         """Training mode; a frozen backbone stays in evaluation mode (no dropout inside it)."""
@@ -91,7 +95,7 @@ class TextTower(Enriched):
             if self.training and self.config.word_dropout > 0:
                 tokens, mask = _close_gaps(tokens, drop_units(mask, self.config.word_dropout))
             encoding = self.encoder(tokens, mask)
-        return self.enrich(encoding, weight=1.0, keys_first=False)
+        return self.enrich(encoding, weight=float(self.appends_context), keys_first=False)
 
     def _mask_token(self) -> int:
         assert self.backbone is not None

@@ -13,7 +13,7 @@ from crossalign.files import atomic_path
 
 __all__ = ["load_checkpoint", "random_state", "restore_random_state", "save_checkpoint"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -38,11 +38,12 @@ class CollapseGuard:
 
     Args:
         patience: steps in a row at the collapse value before the stop.
+        count: steps in a row so far.
     """
 
-    def __init__(self, patience: int = 100) -> None:
+    def __init__(self, patience: int = 100, count: int = 0) -> None:
         self.patience = patience
-        self.count = 0
+        self.count = count
 
     def check(self, collapsed: bool, step: int) -> None:
         """Take note of one step: whether its hinge is at the collapse value.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ class MetricsLog:
         if tensorboard and find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
+            if not resume_step:
+                # Events of a run that was killed before its first checkpoint; they would stand beside the new ones.
+                shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             self._board = SummaryWriter(
                 folder / "tensorboard", purge_step=resume_step + 1 if resume_step else None
             )

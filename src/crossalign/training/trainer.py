@@ -22,7 +22,7 @@ from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.progress import progress_bar
-from crossalign.recipe import Recipe, TrainingSettings, differing_settings
+from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import (
@@ -34,9 +34,14 @@ from crossalign.training.checkpoint import (
 from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
+from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.schedule import build_optimizer, build_schedule
+from crossalign.training.state import RunState, promote_best, stage_best
 
 __all__ = ["TrainingResult", "train"]
+
+# Settings that change what is written or how fast it goes, never the weights.
+HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class _Step(nn.Module):
     def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss terms and, with ``inspect``, the numbers beside them."""
         image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
-        terms = self.objective(image, text, batch.image_rows)
+        terms = self.objective(image, text, batch.image_rows, batch.text)
         if not inspect:
             return terms, {}
         return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows)
@@ -114,7 +119,8 @@ def train(
     model = assemble_model(recipe, sources)
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
     validation, validation_images, validation_texts = sources.split(model, data.validation)
-    objective = Objective(recipe.objective, recipe.model.dim, context_head=recipe.model.context_head)
+    tokenizer = model.text_tower.tokenizer
+    objective = Objective(recipe.objective, model.config, vocabulary=tokenizer.size if tokenizer else 0)
     sampler = PairSampler(
         split,
         recipe.training.batch_size,
@@ -125,7 +131,7 @@ def train(
     loader = TrainingLoader(split, images, texts, sampler, data.workers)
 
     # ---- device, precision, optimiser
-    fabric = _fabric(recipe.training)
+    fabric = build_fabric(recipe.training)
     optimizer = build_optimizer(model, objective, recipe.optimizer)
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
@@ -135,25 +141,24 @@ def train(
     frozen -= {"objective.lca.codebook"}
 
     # ---- where to begin
-    epoch, step, best, best_epoch, stale, seconds, data_seconds = 0, 0, -1.0, 0, 0, 0.0, 0.0
-    start = 0
+    state = RunState()
     if checkpoint is not None:
-        state = step_module.module.state_dict()
-        state.update(checkpoint["weights"])
-        step_module.module.load_state_dict(state)
+        weights = step_module.module.state_dict()
+        weights.update(checkpoint["weights"])
+        step_module.module.load_state_dict(weights)
         optimizer.load_state_dict(checkpoint["optimizer"])
         schedule.load_state_dict(checkpoint["schedule"])
-        epoch, start, step = checkpoint["epoch"], checkpoint["epoch_step"], checkpoint["step"]
-        best, best_epoch, stale = checkpoint["best"], checkpoint["best_epoch"], checkpoint["stale"]
-        seconds, data_seconds = checkpoint["seconds"], checkpoint["data_seconds"]
+        fabric.strategy.precision.load_state_dict(checkpoint["precision"])
+        state = RunState(**checkpoint["state"])
+        promote_best(folder, state.best_epoch)
     else:
         write_text(folder / "recipe.yaml", recipe.to_yaml())
         torch.manual_seed(recipe.seed)
-    log = MetricsLog(folder, resume_step=step, tensorboard=recipe.training.tensorboard)
-    guard = CollapseGuard()
-    guard.count = checkpoint["collapse_count"] if checkpoint is not None else 0
+    log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
+    collapse = CollapseGuard(count=state.collapsed)
+    overflow = Overflow(fabric)
 
-    def snapshot(next_epoch: int, epoch_step: int) -> None:
+    def snapshot() -> None:
         weights = {
             name: value for name, value in step_module.module.state_dict().items() if name not in frozen
         }
@@ -163,107 +168,103 @@ def train(
                 "weights": weights,
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
+                "precision": fabric.strategy.precision.state_dict(),
                 "random": random_state(),
-                "epoch": next_epoch,
-                "epoch_step": epoch_step,
-                "step": step,
-                "best": best,
-                "best_epoch": best_epoch,
-                "stale": stale,
-                "seconds": seconds,
-                "data_seconds": data_seconds,
-                "collapse_count": guard.count,
+                "state": asdict(state),
             },
         )
 
     # ---- the loop
     with progress_bar(progress) as bar:
-        task = bar.add_task("train", total=len(sampler) * recipe.training.epochs, completed=step, status="")
+        total = len(sampler) * recipe.training.epochs
+        task = bar.add_task("train", total=total, completed=state.step, status="")
         if checkpoint is not None:
             restore_random_state(checkpoint["random"])
         # A run that was killed after its last epoch has nothing left to do, also where patience ended it.
         patience = recipe.training.patience
-        while epoch < recipe.training.epochs and (patience is None or stale < patience):
-            objective.begin_epoch(epoch)
-            step_module.module.diagnostics.begin_epoch(epoch)
+        while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
+            objective.begin_epoch(state.epoch)
+            step_module.module.diagnostics.begin_epoch(state.epoch)
             step_module.train()
-            sampler.seek(epoch, start)
+            sampler.seek(state.epoch, state.epoch_step)
             mark = time.perf_counter()
-            for offset, batch in enumerate(loader, start=start):
+            for batch in loader:
                 loaded = time.perf_counter()
                 batch = batch.to(fabric.device)
-                logged = (step + 1) % recipe.training.log_every == 0
+                logged = (state.step + 1) % recipe.training.log_every == 0
                 terms, numbers = step_module(batch, logged)
                 loss = objective.total(terms)
-                check_finite(terms, None, step + 1, batch)
+                state.step += 1
+                state.epoch_step += 1
+                check_finite(terms, None, state.step, batch)
                 fabric.backward(loss)
                 norm = _clip(fabric, step_module, optimizer, recipe.optimizer.clip_norm)
-                check_finite(terms, norm, step + 1, batch)
+                rate = max(group["lr"] for group in optimizer.param_groups)
+                left_out = overflow.check(norm)
+                if not left_out:
+                    check_finite(terms, norm, state.step, batch)
                 optimizer.step()
+                if not left_out:
+                    schedule.step()
                 optimizer.zero_grad(set_to_none=True)
-                schedule.step()
-                step += 1
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
-                    guard.check(objective.base.collapsed(terms["hinge"].item(), len(batch.image_ids)), step)
+                    collapse.check(
+                        objective.base.collapsed(terms["hinge"].item(), len(batch.image_rows)), state.step
+                    )
+                    state.collapsed = collapse.count
                 if logged:
                     values = {name: value.item() for name, value in (terms | numbers).items()}
-                    rate = max(group["lr"] for group in optimizer.param_groups)
                     log.write(
                         "train",
-                        step,
+                        state.step,
                         {
-                            "epoch": epoch + 1,
+                            "epoch": state.epoch + 1,
                             "loss": loss.item(),
                             **values,
-                            "gradient_norm": norm.item(),
+                            "gradient_norm": None if left_out else norm.item(),
                             "rate": rate,
                         },
                     )
                     bar.update(
                         task,
-                        status=f"epoch {epoch + 1}  loss {loss.item():.3f}  best R@sum {max(best, 0):.1f}",
+                        status=f"epoch {state.epoch + 1}  loss {loss.item():.3f}  "
+                        f"best R@sum {max(state.best, 0):.1f}",
                     )
                 now = time.perf_counter()
-                data_seconds += loaded - mark
-                seconds += now - mark
+                state.data_seconds += loaded - mark
+                state.seconds += now - mark
                 every = recipe.training.checkpoint_every
-                if every is not None and step % every == 0 and offset + 1 < len(sampler):
-                    snapshot(epoch, offset + 1)
+                if every is not None and state.step % every == 0 and state.epoch_step < len(sampler):
+                    snapshot()
                 bar.advance(task)
                 mark = time.perf_counter()
-            start = 0
-            epoch += 1
-            if epoch % recipe.training.validate_every == 0 or epoch == recipe.training.epochs:
+            state.epoch += 1
+            state.epoch_step = 0
+            if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
                 embeddings = encode_split(model, validation_images, validation_texts)
                 metrics = recall(*embeddings, validation.image_of_text)
-                log.write("validation", step, {"epoch": epoch, **metrics})
-                if metrics["rsum"] > best:
-                    best, best_epoch, stale = metrics["rsum"], epoch, 0
-                    model.save_pretrained(folder / "model")
+                log.write("validation", state.step, {"epoch": state.epoch, **metrics})
+                if metrics["rsum"] > state.best:
+                    state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
+                    stage_best(folder, model, state.epoch)
                 else:
-                    stale += 1
-                bar.update(task, status=f"epoch {epoch}  R@sum {metrics['rsum']:.1f}  best {best:.1f}")
-            snapshot(epoch, 0)
+                    state.stale += 1
+                bar.update(
+                    task, status=f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}"
+                )
+            snapshot()
+            promote_best(folder, state.best_epoch)
     log.close()
-    result = TrainingResult(best, best_epoch, epoch, step, seconds, data_seconds)
+    result = TrainingResult(
+        best_rsum=state.best,
+        best_epoch=state.best_epoch,
+        epochs=state.epoch,
+        steps=state.step,
+        seconds=state.seconds,
+        data_seconds=state.data_seconds,
+    )
     write_json(folder / "training.json", asdict(result))
     return result
-
-
-def _fabric(settings: TrainingSettings) -> Fabric:
-    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
-    try:
-        fabric = Fabric(accelerator=settings.accelerator, devices=1)
-    except RuntimeError:
-        raise CrossAlignError(
-            f"training.accelerator: {settings.accelerator} is not available here; use auto or cpu"
-        ) from None
-    on_gpu = fabric.device.type == "cuda"
-    if precision is None:
-        precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-    if precision == "16-mixed" and not on_gpu:
-        raise CrossAlignError("training.precision: fp16 needs a GPU; use auto, bf16 or 32")
-    return Fabric(accelerator=settings.accelerator, devices=1, precision=precision)
 
 
 def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> Tensor:
@@ -278,8 +279,22 @@ def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> T
 
 def _refuse_other_recipe(recipe: Recipe, path: Path) -> None:
     """Resuming another recipe would mix two runs."""
-    differing = differing_settings(recipe, yaml.safe_load(path.read_text(encoding="utf-8")))
-    if differing:
-        raise CrossAlignError(
-            f"{path}: the run there has another recipe ({', '.join(differing)}); choose another folder"
+    found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    asked = yaml.safe_load(recipe.to_yaml())
+    for values in (found, asked):
+        for section, keys in HARMLESS.items():
+            if isinstance(values, dict) and isinstance(values.get(section), dict):
+                for key in keys:
+                    values[section].pop(key, None)
+    if found != asked:
+        differing = sorted(
+            f"{section}.{key}"
+            for section in asked
+            if isinstance(asked[section], dict)
+            and isinstance(found, dict)
+            and isinstance(found.get(section), dict)
+            for key in asked[section]
+            if asked[section][key] != found[section].get(key)
         )
+        what = ", ".join(differing) or "name or seed"
+        raise CrossAlignError(f"{path}: the run there has another recipe ({what}); choose another folder")
