@@ -49,41 +49,32 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.cli.run_parts import open_sources
-    from crossalign.evaluation.of_model import evaluate_model
-    from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
+    from crossalign.evaluation.of_run import evaluate_run, run_recipe
     from crossalign.evaluation.tables import result_table
-    from crossalign.files import write_json
-    from crossalign.model import RetrievalModel
 
-    loaded = RetrievalModel.from_pretrained(model, device_name(device))
-    sources, recipe = open_sources(model, collection, image_features or (), text_features, raw=raw)
-    run = Path(model)
-    result = evaluate_model(
-        loaded,
-        sources,
-        split,
+    measured = evaluate_run(
+        model,
+        collection=collection,
+        split=split,
         folds=folds,
+        image_features=image_features or (),
+        text_features=text_features,
+        raw=raw,
+        device=device_name(device),
         command=" ".join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
-    if out is None and recipe is not None:
-        out = (
-            run
-            / "results"
-            / "-".join([split, *([f"{folds}-folds"] if folds > 1 else []), *(["raw"] if raw else [])])
-        )
+    if out is None and run_recipe(model) is not None:
+        protocol = [split, *([f"{folds}-folds"] if folds > 1 else []), *(["raw"] if raw else [])]
+        out = Path(model) / "results" / "-".join(protocol)
     if out is not None:
-        result.save(out, overwrite=True)
-    grounding = ground_scenes(loaded, sources, split) if has_scene_truth(sources) else None
-    if grounding is not None and out is not None:
-        write_json(out / "grounding.json", grounding.to_json())
+        measured.save(out)
     if as_json:
-        extra = {} if grounding is None else {"grounding": grounding.to_json()}
-        typer.echo(json.dumps(result.to_dict() | extra))
+        typer.echo(json.dumps(measured.to_dict()))
         return
-    Console().print(result_table(result))
-    if grounding is not None:
-        typer.echo(f"word-to-region accuracy {grounding.accuracy:.1f} % (chance {grounding.chance:.1f} %)")
+    Console().print(result_table(measured.result))
+    words = measured.grounding
+    if words is not None:
+        typer.echo(f"word-to-region accuracy {words.accuracy:.1f} % (chance {words.chance:.1f} %)")
     if out is not None:
         typer.echo(f"saved: {out}")

@@ -18,7 +18,18 @@ __all__ = ["app", "main"]
 # once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("demo", "import", "extract", "train", "evaluate", "compare", "explain", "index", "search")
+COMMANDS = (
+    "demo",
+    "import",
+    "extract",
+    "train",
+    "evaluate",
+    "compare",
+    "explain",
+    "study",
+    "index",
+    "search",
+)
 
 app = typer.Typer(
     name="crossalign",
