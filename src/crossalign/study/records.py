@@ -179,7 +179,7 @@ def portable_recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def differing_from(asked: Recipe, record: RunRecord) -> tuple[str, ...]:
-    """The settings in which a record's run differs from what is asked, but for its name and where its files lay."""
+    """The settings in which a record's run differs from what is asked; name and places of files do not count."""
     values = parse_settings(Recipe, _by_name(portable_recipe(asked)), "recipe")
     return differing_settings(values, _by_name(record.recipe))
 
