@@ -104,6 +104,64 @@ def test_one_caption_an_image_and_other_numbers(tmp_path: Path) -> None:
     assert len(collection.images) == 5
 
 
+@pytest.mark.parametrize(
+    ("counts", "per_image", "message"),
+    [
+        # Unequal numbers of captions; their sum is a multiple of five, or not.
+        ([3, 5, 4, 2], 5, r"groups of 2 to 5 \(the first other one: rows 0-2\), not of the 5 captions"),
+        ([5, 5, 4, 6], 5, r"groups of 4 to 6 \(the first other one: rows 10-13\)"),
+        ([3, 5, 4, 6], 5, r"groups of 3 to 6 \(the first other one: rows 0-2\)"),
+        ([5, 5, 5, 4], 5, r"groups of 4 to 5 \(the first other one: rows 15-18\)"),
+        # Another number than the one asked for.
+        ([10, 10], 5, r"groups of 10, not of the 5 captions of an image; give --captions-per-image 10, or"),
+        ([2] * 10, 5, r"groups of 2, .* give --captions-per-image 2, or name the image of every row in dev_ids.txt"),
+        ([5, 5, 5], 2, r"groups of 5, not of the 2 captions"),
+        # Two equal images, or one with ten captions.
+        ([5, 10, 5, 5], 5, r"groups of 5 to 10 \(the first other one: rows 5-14\)"),
+        # One caption an image, and a photo that is there twice.
+        ([1, 2, 1], 5, r"groups of 1 to 2 \(.*give --captions-per-image if another number fits \(1: "),
+    ],
+)
+def test_repeated_rows_that_fit_no_groups_are_refused_until_told(
+    tmp_path: Path, counts: list[int], per_image: int, message: str
+) -> None:
+    array, rows = features(len(counts)), sum(counts)
+    write_split(tmp_path / "d", "dev", np.repeat(array, counts, axis=0), rows)
+    with pytest.raises(CrossAlignError, match=rf"dev_ims\.npy: equal rows stand in {message}"):
+        take(tmp_path / "d", tmp_path / "c", captions_per_image=per_image)
+    assert not (tmp_path / "c").exists()
+    ids = [str(i) for i, count in enumerate(counts) for _ in range(count)]
+    write_split(tmp_path / "d", "dev", np.repeat(array, counts, axis=0), rows, ids)
+    collection, store = take(tmp_path / "d", tmp_path / "c", captions_per_image=per_image)
+    assert np.bincount(collection.split("dev").image_of_text).tolist() == counts
+    np.testing.assert_array_equal(stored(store, store.ids), array)
+
+
+def test_the_number_that_the_refusal_names_is_taken(tmp_path: Path) -> None:
+    write_split(tmp_path / "d", "dev", np.repeat(features(2), 10, axis=0), 20)
+    collection, _ = take(tmp_path / "d", tmp_path / "c", captions_per_image=10)
+    assert np.bincount(collection.split("dev").image_of_text).tolist() == [10, 10]
+    write_split(tmp_path / "d", "dev", features(3)[[0, 1, 1, 2]], 4)
+    collection, _ = take(tmp_path / "d", tmp_path / "one", captions_per_image=1)
+    assert len(collection.images) == 4
+
+
+def test_equal_neighbours_are_two_images_where_the_ids_count_two(tmp_path: Path) -> None:
+    array = features(3)[[0, 1, 1, 2]]
+    write_split(tmp_path / "d", "dev", np.repeat(array, 5, axis=0), 20, list("abcd"))
+    collection, store = take(tmp_path / "d", tmp_path / "c")
+    assert collection.split("dev").image_ids == tuple("abcd")
+    np.testing.assert_array_equal(stored(store, store.ids), array)
+
+
+def test_a_damaged_half_does_not_make_every_row_an_image(tmp_path: Path) -> None:
+    array = np.repeat(features(2), 5, axis=0)
+    array[7] += 1
+    write_split(tmp_path / "d", "dev", array, 10)
+    with pytest.raises(CrossAlignError, match=r"groups of 1 to 5 \(the first other one: rows 5-6\)"):
+        take(tmp_path / "d", tmp_path / "c")
+
+
 def test_vectors_half_precision_and_doubles(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(2, DIM))
     write_split(tmp_path / "d", "train", vectors, 10)
