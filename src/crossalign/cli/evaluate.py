@@ -44,6 +44,7 @@ def command(
     On synthetic scenes, also how often a word's vector lies closest to a region that shows what the word means.
     """
     import json
+    import shlex
     import sys
 
     from rich.console import Console
@@ -58,6 +59,8 @@ def command(
     from crossalign.recipe import load_recipe
     from crossalign.sources import Sources
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise CrossAlignError(f"{out}: not a folder; choose another place (--out)")
     loaded = RetrievalModel.from_pretrained(model, device_name(device))
     run = Path(model)
     recipe = load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else None
@@ -73,7 +76,7 @@ def command(
         sources,
         split,
         folds=folds,
-        command=" ".join(["crossalign", *sys.argv[1:]]),
+        command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
     if out is None and recipe is not None:
