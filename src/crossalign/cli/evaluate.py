@@ -44,14 +44,18 @@ def command(
     On synthetic scenes, also how often a word's vector lies closest to a region that shows what the word means.
     """
     import json
+    import shlex
     import sys
 
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
+    from crossalign.errors import CrossAlignError
     from crossalign.evaluation.of_run import evaluate_run, run_recipe
     from crossalign.evaluation.tables import result_table
 
+    if out is not None and out.exists() and not out.is_dir():
+        raise CrossAlignError(f"{out}: not a folder; choose another place (--out)")
     measured = evaluate_run(
         model,
         collection=collection,
@@ -61,7 +65,7 @@ def command(
         text_features=text_features,
         raw=raw,
         device=device_name(device),
-        command=" ".join(["crossalign", *sys.argv[1:]]),
+        command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
     if out is None and run_recipe(model) is not None:
