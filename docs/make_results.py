@@ -15,9 +15,8 @@ from crossalign.study.table import markdown_table, notes, origin_line, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MAIN_STUDY = "flickr8k-selfalign"
+MAIN_STUDY = "flickr8k"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -33,35 +32,6 @@ def origin(result: dict[str, Any], up: str) -> str:
         f"[{result['name']}.json]({up}benchmarks/results/{result['name']}.json): `{result['command']}`, "
         f"commit {result['commit'][:7]}, {machine['cores']} cores ({machine['processor']})."
     )
-
-
-def recipe_table(result: dict[str, Any], up: str) -> list[str]:
-    """Recall of recipes over seeds, and what the comparison with the first one says."""
-    lines = [
-        "| recipe | seeds | i→t R@1 | R@5 | R@10 | t→i R@1 | R@5 | R@10 | R@sum | minutes a run |",
-        "|---" * 10 + "|",
-    ]
-    for recipe, row in result["recipes"].items():
-        cells = []
-        for name in RECALLS:
-            mean, deviation = row["test_mean"][name], row["test_sd"][name]
-            cells.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""))
-        runs = list(row["runs"].values())
-        minutes = max(run["training_seconds"] for run in runs) / 60
-        lines.append(f"| `{recipe}` | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |")
-    lines.append("")
-    for name, comparison in result["comparisons"].items():
-        total = next(entry for entry in comparison["differences"] if entry["metric"] == "rsum")
-        lines.append(
-            f"R@sum of {name}: {total['difference']:+.1f} "
-            f"(95 % interval {total['low']:+.1f} to {total['high']:+.1f} over images, p = {total['p_value']:.4f}, "
-            "paired permutation)."
-        )
-    lines += [
-        "",
-        f"Mean ± standard deviation over seeds, test split, chosen on validation. {origin(result, up)}",
-    ]
-    return lines
 
 
 def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
@@ -103,8 +73,6 @@ def sections(up: str, *, full: bool) -> str:
     """The text between the markers; ``up`` leads from the page to the repository's root."""
     parts: list[str] = []
     measured = studies()
-    if MAIN_STUDY not in measured and (flickr := read("flickr8k")) is not None:
-        parts += ["**Flickr8k** (1,000 test photos, 5,000 captions)", "", *recipe_table(flickr, up), ""]
     for name, summary in measured.items():
         if full or name == MAIN_STUDY:
             parts += study_section(summary, up, full=full)

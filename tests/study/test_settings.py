@@ -27,7 +27,7 @@ def test_every_study_of_the_package_is_valid_and_each_variant_differs(name: str)
 def test_the_flickr8k_study_changes_nothing_but_the_alignment() -> None:
     study = load_study("flickr8k-selfalign")
     recipes = {run.variant: run.recipe for run in plan_runs(study, [0])}
-    for base in ("infinity", "vse"):
+    for base in ("infinity", "camera", "vsrn"):
         whole = recipes[f"{base}+selfalign"]
         for part, lca, cra in (("", False, False), ("+lca", True, False), ("+cra", False, True)):
             recipe = recipes[base + part]
