@@ -79,7 +79,13 @@ def measure(place: Path, count: int, dim: int, views: int, queries: int) -> dict
     store = EdgeStore.create(place / f"{dim}-{views}", dim, views)
     building = fill(store, photos)
     manifest = Manifest(
-        model=None, fingerprint="", dim=dim, views=views, photos=str(place), store="store-0", created=""
+        model=None,
+        fingerprint="",
+        dim=dim,
+        views=views,
+        photos=str(place),
+        store="store-00000000",
+        created="",
     )
     engine = SearchEngine(None, manifest, store, None)  # type: ignore[arg-type]
 

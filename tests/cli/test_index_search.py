@@ -26,7 +26,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Call:
     """Run the command line: exit code, standard output, standard error."""
-    loaded = {"model": ColourModel(), "other": ColourModel("other")}
+    loaded = {"model": ColourModel(), "other": ColourModel("other", scale=3.0)}
     monkeypatch.setattr(
         RetrievalModel, "from_pretrained", lambda name, device="cpu": loaded[Path(name).name], raising=True
     )
@@ -143,6 +143,14 @@ def test_search_with_a_picture_in_a_folder(call: Call, photos: Path) -> None:
     assert document["query"] == {"image": str(query)}
     assert Path(document["hits"][0]["file"]).name == "green.png"
     assert len(document["hits"]) == 4
+
+
+def test_scores_of_words_are_inner_products_and_those_of_a_picture_cosines(call: Call, photos: Path) -> None:
+    call("index", "other", "photos")
+    _, words, _ = call("search", "photos.index", "white", "--json")
+    assert json.loads(words)["hits"][0]["score"] > 1.5
+    _, picture, _ = call("search", "photos.index", "--image", photos / "white.jpg", "--json")
+    assert json.loads(picture)["hits"][0]["score"] == 1.0
 
 
 def test_unreadable_photos_end_with_1_but_the_good_ones_are_indexed(call: Call, photos: Path) -> None:

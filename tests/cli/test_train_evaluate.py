@@ -416,6 +416,88 @@ def test_another_collection_is_encoded_from_its_photos(world: World, tmp_path: P
     assert json.loads(again)["metrics"] == json.loads(out)["metrics"]
 
 
+def test_results_of_other_data_and_inputs_have_names_of_their_own(
+    world: World, tmp_path: Path, call: Call
+) -> None:
+    run, own = tmp_path / "run", world.collection.folder
+    shutil.copytree(world.run, run, ignore=shutil.ignore_patterns("results"))
+    other = write_collection(tmp_path / "other", paint(tmp_path / "others", 30)).folder
+    shutil.copytree(own / "features" / "test_byobnet", tmp_path / "copied")
+    shutil.copytree(own, tmp_path / "moved")
+    cases: dict[str, list[object]] = {
+        "test": [],
+        "val": ["--split", "val"],
+        "test-2-folds": ["--folds", 2],
+        "test-raw": ["--raw"],
+        "test-with-copied": ["--image-features", tmp_path / "copied"],
+        "test-on-other-raw": ["--collection", other],
+        "test-on-moved": ["--collection", tmp_path / "moved"],
+        "test-on-moved-raw": ["--collection", tmp_path / "moved", "--raw"],
+        "test-5-folds-on-other-raw": ["--collection", other, "--folds", 5],
+    }
+    saved = {}
+    for name, arguments in cases.items():
+        code, out, err = call("evaluate", run, *arguments)
+        assert (code, out.splitlines()[-1]) == (0, f"saved: {run / 'results' / name}"), err
+        saved[name] = (run / "results" / name / "results.json").read_bytes()
+    for same in (
+        ["--collection", own],
+        ["--image-features", "test_byobnet"],
+        ["--image-features", own / "features" / "test_byobnet", "--collection", f"{own}/../{own.name}"],
+    ):
+        assert f"saved: {run / 'results' / 'test'}\n" in call("evaluate", run, *same)[1]
+    assert {path.name for path in (run / "results").iterdir()} == set(cases)
+    for name in cases.keys() - {"test"}:
+        assert (run / "results" / name / "results.json").read_bytes() == saved[name]
+
+
+def test_a_moved_collection_keeps_its_stores_and_says_so(world: World, tmp_path: Path, call: Call) -> None:
+    shutil.copytree(world.collection.folder, tmp_path / "moved")
+    _, stored, _ = call("evaluate", world.run, "--json", "--out", tmp_path / "a")
+    moved = ["--collection", tmp_path / "moved", "--json", "--out", tmp_path / "b"]
+    code, again, err = call("evaluate", world.run, *moved)
+    assert code == 0
+    assert json.loads(again)["metrics"] == json.loads(stored)["metrics"]
+    told = f"{tmp_path / 'moved'}: images from the stored features test_byobnet, captions from their words"
+    assert told in err.splitlines()
+    code, _, err = call("evaluate", world.run, *moved, "--raw")
+    assert code == 0
+    told = f"{tmp_path / 'moved'}: images from the photos, captions from their words"
+    assert told in err.splitlines()
+    # Those it has are the model's own, or it says so.
+    shutil.rmtree(tmp_path / "moved" / "features" / "test_byobnet")
+    (tmp_path / "moved" / "features" / "test_resnet").rename(tmp_path / "moved" / "features" / "test_byobnet")
+    code, _, err = call("evaluate", world.run, *moved)
+    assert code == 1
+    assert "given are test_resnet" in one_line(err)
+
+
+def test_a_recipe_may_name_its_stores_by_path(world: World, tmp_path: Path, call: Call) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(world.run, run, ignore=shutil.ignore_patterns("results"))
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe["data"]["image_features"] = [str(world.collection.folder / "features" / "test_byobnet")]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert f"saved: {run / 'results' / 'test'}\n" in call("evaluate", run)[1]
+    other = write_collection(tmp_path / "other", paint(tmp_path / "others", 30)).folder
+    code, out, err = call("evaluate", run, "--collection", other)
+    assert (code, out.splitlines()[-1]) == (0, f"saved: {run / 'results' / 'test-on-other-raw'}"), err
+    (other / "features").mkdir()
+    settings = backbone(world.folder / "test_byobnet.safetensors", layer=2)
+    store = other / "features" / "test_byobnet"
+    extract_images(Collection.load(other), store, ImageBackbone(settings), dtype="float32", progress=False)
+    assert f"saved: {run / 'results' / 'test-on-other'}\n" in call("evaluate", run, "--collection", other)[1]
+
+
+def test_word_accuracy_of_an_earlier_evaluation_does_not_stay(
+    world: World, tmp_path: Path, call: Call
+) -> None:
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "grounding.json").write_text("{}")
+    assert call("evaluate", world.run, "--out", tmp_path / "result")[0] == 0
+    assert {path.name for path in (tmp_path / "result").iterdir()} == {"results.json", "ranks.npz"}
+
+
 def test_a_model_folder_needs_to_be_told_the_collection(world: World, tmp_path: Path, call: Call) -> None:
     shutil.copytree(world.run / "model", tmp_path / "model")
     code, out, err = call("evaluate", tmp_path / "model")
@@ -458,6 +540,11 @@ def test_folds_are_galleries_of_their_own(world: World, call: Call) -> None:
         ),
         (["RUN", "--text-features", "test_byobnet"], "holds image features; text_features needs text"),
         (["RUN", "--collection", "none"], "none: not a collection"),
+        (["RUN", "--raw", "--image-features", "test_byobnet"], "--raw reads no stores, and --image-features"),
+        (
+            ["RUN", "--raw", "--text-features", "words"],
+            "--raw reads no stores, and --text-features names one",
+        ),
         (["RUN", "--device", "abacus"], "device 'abacus'"),
         (["RUN", "--device", "cuda"], "--device cuda: PyTorch finds no CUDA device here"),
     ],

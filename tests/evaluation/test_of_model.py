@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crossalign.data.collection import Collection
 from crossalign.data.extract import extract_images, extract_texts
 from crossalign.data.features import FeatureStore, FeatureWriter
+from crossalign.data.regions import BoxFile
 from crossalign.encode import encode_split
 from crossalign.encoders.backbone import ImageBackbone
 from crossalign.encoders.hf import TextBackbone, TextBackboneConfig
@@ -24,7 +25,7 @@ from crossalign.evaluation import recall
 from crossalign.evaluation.of_model import evaluate_model
 from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.sources import Sources
-from photo_collection import backbone, paint, write_collection, write_weights
+from photo_collection import backbone, paint, write_collection, write_detections, write_weights
 
 
 @pytest.fixture
@@ -115,6 +116,27 @@ def test_stores_of_other_networks_weights_or_settings_are_refused(
         other = extract(tmp_path, collection, name, **changes)
         assert "made with the same settings" in refused(model, collection, [other])
     assert "given are test_byobnet, test_byobnet" in refused(model, collection, [store, store])
+
+
+def test_boxes_are_refused_for_a_model_on_cells_and_cells_for_one_on_boxes(
+    tmp_path: Path, collection: Collection, store: FeatureStore
+) -> None:
+    boxes = extract_images(
+        collection,
+        tmp_path / "boxes",
+        ImageBackbone(backbone(tmp_path / "store.safetensors")),
+        boxes=BoxFile(write_detections(tmp_path / "boxes.jsonl", collection)),
+        dtype="float32",
+        progress=False,
+    ).store
+    settings = {"backbones": [store.manifest["backbone"]]}
+    assert boxes.manifest["backbone"] == store.manifest["backbone"]
+    on_cells = build(collection, settings)
+    on_boxes = build(collection, settings | {"regions": "boxes"})
+    assert "takes grid cells, the stores hold boxes; name" in refused(on_cells, collection, [boxes])
+    assert "takes boxes, the stores hold grid cells; name" in refused(on_boxes, collection, [store])
+    for model, own in ((on_cells, store), (on_boxes, boxes)):
+        assert evaluate_model(model, Sources.open(collection.folder, [str(own.folder)]), "test").metrics
 
 
 def test_a_model_that_fine_tuned_its_network_takes_no_store(

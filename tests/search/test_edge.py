@@ -90,10 +90,23 @@ def test_approximate_search_on_a_graph_finds_what_exact_search_finds(tmp_path: P
     store.close()
 
 
-def test_equal_scores_come_by_id(tmp_path: Path) -> None:
-    store = EdgeStore.create(tmp_path / "store", 4)
-    store.upsert(["c", "a", "d", "b"], np.ones((4, 4)), [{}] * 4)
-    assert [hit.id for hit in store.search(np.ones((1, 4)), 4)] == ["a", "b", "c", "d"]
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("views", [1, 3])
+def test_equal_scores_come_by_id(tmp_path: Path, views: int, exact: bool) -> None:
+    # Far more equal items than are asked for, some better and some worse ones, in an order that is not theirs.
+    store = EdgeStore.create(tmp_path / "store", 4, views)
+    ids = [f"{item:03d}" for item in range(300)]
+    order = np.random.default_rng(3).permutation(300)
+    scores = np.where(np.arange(300) % 10 == 0, 5.0, 1.0) - (np.arange(300) % 7 == 0)
+    vectors = np.repeat(scores[:, None, None], views, axis=1) * np.eye(4)[0]
+    store.upsert([ids[item] for item in order], vectors[order], [{}] * 300)
+    queries = np.stack([np.eye(4)[0], 0.5 * np.eye(4)[0]])
+    for k in (1, 2, 5, 40, 100, 290):
+        for prefix in ("", "1"):
+            found = store.search(queries, k, exact=exact, prefix=prefix)
+            of_prefix = [item for item in range(300) if ids[item].startswith(prefix)]
+            expected = sorted(of_prefix, key=lambda item: (-scores[item], item))[:k]
+            assert [hit.id for hit in found] == [ids[item] for item in expected]
     store.close()
 
 
@@ -162,9 +175,15 @@ def test_missing_vectors_are_noticed(tmp_path: Path) -> None:
     store.optimize()
     store.verify(2000)
     store.close()
+    EdgeStore.open(tmp_path / "store", 32, count=2000).close()
+    for count in (1999, 2001):
+        with pytest.raises(CrossAlignError, match=rf"damaged, 2000 of {count} embeddings.*--rebuild"):
+            EdgeStore.open(tmp_path / "store", 32, count=count)
     for matrix in (tmp_path / "store").rglob("matrix.dat"):
         with matrix.open("r+b") as file:
             file.truncate(matrix.stat().st_size // 2)
+    with pytest.raises(CrossAlignError, match=r"damaged, 10\d\d of 2000 embeddings.*--rebuild"):
+        EdgeStore.open(tmp_path / "store", 32, count=2000)
     with pytest.raises(CrossAlignError, match=r"store.*--rebuild"):
         EdgeStore.open(tmp_path / "store", 32).verify(2000)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from colour_model import COLOURS, ColourModel, paint
 from PIL import Image
+from torch import Tensor
 
 from crossalign.errors import CrossAlignError
 from crossalign.search import SearchEngine, update_index
@@ -57,6 +61,52 @@ def test_picture_search_finds_the_picture_itself_first(engine: SearchEngine) -> 
     query = engine.encode_image(path)
     assert query.shape == (engine.manifest.views, 48)
     assert [hit.file for hit in engine.search(query, 24)] == [file for file, _ in _oracle(engine, query)]
+
+
+class LoudModel(ColourModel):
+    """Embeddings whose norms differ from photo to photo, as those of a model with a context head do."""
+
+    def encode_images(
+        self, images: Sequence[Image.Image], batch_size: int = 32, progress: bool = False
+    ) -> Tensor:
+        vectors = super().encode_images(images, batch_size, progress)
+        loudness = torch.tensor([1.0 + np.asarray(image).sum() % 13 for image in images])
+        return vectors * loudness.view(-1, *[1] * (vectors.dim() - 1)).float()
+
+
+@pytest.mark.parametrize("views", [None, 3])
+def test_pictures_are_compared_by_cosine(tmp_path: Path, views: int | None) -> None:
+    photos = tmp_path / "photos"
+    for seed in range(24):
+        paint(photos / f"{seed:02d}.png", list(COLOURS)[seed % 6], seed)
+    shutil.copy(photos / "07.png", photos / "06 the same.png")
+    model = LoudModel(views=views)
+    update_index(model, photos, tmp_path / "index")
+    first = []
+    with SearchEngine.open(tmp_path / "index", model) as engine:
+        for path in sorted(photos.glob("*.png")):
+            hits = engine.search_image(path, 25)
+            query = engine.encode_image(path)
+            first.append(engine.search(query, 1)[0].path == path)
+            cosines = {}
+            for other in photos.glob("*.png"):
+                seen = engine.encode_image(other)
+                cosines[other.name] = max(
+                    float(np.dot(view, row) / np.linalg.norm(view) / np.linalg.norm(row))
+                    for view in seen.astype(float)
+                    for row in query.astype(float)
+                )
+            scores = [hit.score for hit in hits]
+            np.testing.assert_allclose(scores, [cosines[hit.file] for hit in hits], atol=1e-6)
+            assert sorted(cosines.values(), reverse=True) == pytest.approx(scores, abs=1e-6)
+            assert scores[0] == 1.0
+            assert hits[0].path == path or path.name == "07.png"
+            assert [hit.rank for hit in hits] == list(range(1, 26))
+        # Equal ones by file, though one was asked for by the other's name.
+        same = engine.search_image(photos / "07.png", 2)
+        assert [hit.file for hit in same] == ["06 the same.png", "07.png"]
+        assert engine.search_image(photos / "03.png", 1, folder="nowhere") == []
+    assert not all(first), "by inner product a louder photo would be first"
 
 
 def test_folder_filter(engine: SearchEngine) -> None:

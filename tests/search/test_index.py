@@ -15,6 +15,7 @@ from PIL import Image
 
 from crossalign.errors import CrossAlignError
 from crossalign.search import IndexSummary, SearchEngine, default_index, update_index
+from crossalign.search.edge import EdgeStore
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import Manifest, read_manifest, write_manifest
 
@@ -192,6 +193,14 @@ def test_unreadable_photos_are_listed_and_never_found(folder: Folder) -> None:
     assert _counts(folder.update()) == {"added": 1, "failed": 3, "unchanged": 5}
 
 
+@pytest.mark.timeout(60)
+def test_a_pipe_with_a_photos_name_is_not_waited_for(folder: Folder) -> None:
+    os.mkfifo(folder.photos / "pipe.jpg")
+    summary = folder.update()
+    assert _counts(summary) == {"added": 6, "failed": 1}
+    assert [failure.file for failure in summary.failures] == ["pipe.jpg"]
+
+
 def test_rotated_photo_is_indexed_the_right_way_up(folder: Folder) -> None:
     picture = Image.new("RGB", (40, 20), (200, 0, 0))
     exif = picture.getexif()
@@ -309,6 +318,58 @@ def test_damaged_index_is_refused_in_one_line_and_a_rebuild_mends_it(
     assert len(list(folder.index.glob("store-*"))) == 1
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda store: shutil.rmtree(store),
+        lambda store: [path.unlink() for path in store.rglob("segment.json")],
+        lambda store: [os.truncate(path, 0) for path in store.rglob("status.dat")],
+        lambda store: [_overwrite(path) for path in store.glob("segments/*/payload_storage/page_0.dat")],
+    ],
+    ids=["no store", "segments", "vectors", "payloads"],
+)
+def test_a_damaged_unfinished_rebuild_is_begun_anew(folder: Folder, damage: Callable[[Path], object]) -> None:
+    folder.update()
+
+    def stop() -> None:
+        if folder.model.encoded >= 3:
+            raise KeyboardInterrupt
+
+    folder.model.before_batch = stop
+    with pytest.raises(KeyboardInterrupt):
+        folder.update(rebuild=True, batch_size=1)
+    folder.model.before_batch = lambda: None
+    damage(folder.index / read_manifest(folder.index / "rebuild.json").store)
+    assert len(folder.files()) == 6
+    assert _counts(folder.update(rebuild=True)) == {"added": 6}
+    assert len(folder.files()) == 6
+    assert len(list(folder.index.glob("store-*"))) == 1
+
+
+def _overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 4096)
+
+
+def test_opening_reads_no_vectors_and_notices_lost_ones(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.update()
+    with monkeypatch.context() as patch:
+
+        def scan(store: EdgeStore, count: int) -> None:
+            raise AssertionError("every vector was read")
+
+        patch.setattr(EdgeStore, "verify", scan)
+        assert len(folder.files()) == 6
+        with pytest.raises(AssertionError):
+            folder.update()
+    for path in folder.index.rglob("chunk_*.mmap"):
+        path.unlink()
+    with pytest.raises(CrossAlignError, match=r"damaged, 0 of 6 embeddings are there.*--rebuild"):
+        folder.files()
+
+
 def test_store_that_lost_files_is_whole_from_its_log_or_refused(folder: Folder) -> None:
     folder.update()
     shutil.rmtree(next(folder.index.glob("store-*")) / "segments")
@@ -326,7 +387,7 @@ def _edit(path: Path, **values: object) -> None:
 def test_damaged_descriptions(tmp_path: Path) -> None:
     path = tmp_path / "index.json"
     whole = Manifest(
-        model="m", fingerprint="f", dim=4, views=1, photos="/p", store="store-0a", created="2020-01-01"
+        model="m", fingerprint="f", dim=4, views=1, photos="/p", store="store-0123abcd", created="2020-01-01"
     )
     write_manifest(path, whole)
     assert read_manifest(path) == whole
@@ -336,6 +397,8 @@ def test_damaged_descriptions(tmp_path: Path) -> None:
         ("dim", 0),
         ("dim", "wide"),
         ("store", "../photos"),
+        ("store", "store-photos"),
+        ("store", "store-0123abcde"),
         ("surprise", 1),
     ]:
         write_manifest(path, whole)
@@ -359,10 +422,77 @@ def test_places_that_cannot_hold_an_index(folder: Folder, tmp_path: Path) -> Non
         update_index(folder.model, folder.photos, tmp_path / "file")
 
 
+def _mine(place: Path, name: str) -> None:
+    """A file or a folder of the user's."""
+    if "." in name or name == "lock":
+        (place / name).write_text('{"name": "my project"}')
+    else:
+        (place / name).mkdir()
+        (place / name / "mine.txt").write_text("mine")
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["store-photos"],
+        ["store-2024", "store-0123abcd"],
+        ["store-0123abcd"],
+        ["store-0123ABCD"],
+        ["index.json"],
+        ["store-0123abcd", "lock"],
+        [".hidden"],
+    ],
+    ids="+".join,
+)
+def test_a_folder_that_is_no_index_is_left_as_it_is(
+    folder: Folder, tmp_path: Path, names: list[str], rebuild: bool
+) -> None:
+    place = tmp_path / "mine"
+    place.mkdir()
+    for name in names:
+        _mine(place, name)
+    before = sorted(place.rglob("*"))
+    # Told before the model is loaded: there is none here.
+    with pytest.raises(CrossAlignError, match=r"holds other things \('.*'\); give another --out"):
+        update_index(tmp_path / "no model", folder.photos, place, rebuild=rebuild)
+    assert sorted(place.rglob("*")) == before
+
+
+def test_things_beside_an_index_are_kept(folder: Folder, tmp_path: Path) -> None:
+    folder.update()
+    _mine(folder.index, "store-photos")
+    with pytest.raises(CrossAlignError, match="store-photos"):
+        folder.update()
+    assert (folder.index / "store-photos" / "mine.txt").is_file()
+    (folder.index / "store-photos").rename(tmp_path / "elsewhere")
+    (folder.index / "store-0123abcd").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CrossAlignError, match="store-0123abcd"):
+        folder.update()
+    assert (tmp_path / "elsewhere" / "mine.txt").is_file()
+
+
+def test_nothing_is_removed_before_everything_is_checked(folder: Folder, tmp_path: Path) -> None:
+    folder.update()
+    left = folder.index / "store-0123abcd"
+    left.mkdir()
+    other = paint(tmp_path / "other" / "a.jpg", "red").parent
+    for attempt, message in (
+        (lambda: update_index(tmp_path / "none", folder.photos, folder.index), "no such model"),
+        (lambda: update_index(ColourModel("other"), folder.photos, folder.index), "another model"),
+        (lambda: update_index(folder.model, other, folder.index), "holds the photos of"),
+    ):
+        with pytest.raises(CrossAlignError, match=message):
+            attempt()
+        assert left.is_dir()
+    assert _counts(folder.update()) == {"unchanged": 6}
+    assert not left.exists()
+
+
 def test_index_within_the_photo_folder_is_not_indexed(folder: Folder) -> None:
     folder.index = folder.photos / "index"
     folder.update()
-    paint(folder.index / "store-0" / "a.jpg", "red")
+    paint(next(folder.index.glob("store-*")) / "a.jpg", "red")
     assert _counts(folder.update()) == {"unchanged": 6}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
-from crossalign.search.scan import FileState, scan_photos
+from crossalign.search.reading import read_photo
+from crossalign.search.scan import Failure, FileState, scan_photos
 
 
 def _touch(path: Path, content: bytes = b"x") -> Path:
@@ -60,6 +62,26 @@ def test_reports_dangling_links_and_names_that_are_not_utf8(tmp_path: Path) -> N
     scan = scan_photos(tmp_path)
     assert list(scan.files) == ["good.jpg"]
     assert sorted(failure.file for failure in scan.failures) == ["caf\ufffd.jpg", "gone.jpg"]
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_never_opened_or_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _touch(tmp_path / "good.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link to a pipe.jpg").symlink_to(tmp_path / "pipe.jpg")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.gif")
+        scan = scan_photos(tmp_path)
+    assert list(scan.files) == ["good.jpg"]
+    names = ["endless.png", "link to a pipe.jpg", "pipe.jpg", "socket.gif"]
+    assert scan.failures == [Failure(name, "not a file") for name in names]
+    # The photo may have been there when the folder was listed.
+    for name in ("pipe.jpg", "endless.png"):
+        assert read_photo(tmp_path, name).problem == "not a file"
 
 
 def test_photos_below_a_folder_that_cannot_be_listed_are_not_taken_for_gone(

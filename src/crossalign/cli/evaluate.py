@@ -13,7 +13,10 @@ def command(
         str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")
     ],
     collection: Annotated[
-        Path | None, typer.Option(help="Folder of the collection; default: the run's own.")
+        Path | None,
+        typer.Option(
+            help="Folder of the collection; default: the run's own. Stores in it with the names of the run's are used."
+        ),
     ] = None,
     split: Annotated[str, typer.Option(help="Which split.")] = "test",
     folds: Annotated[
@@ -32,7 +35,13 @@ def command(
         bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder of the result; default: RUN/results/SPLIT.")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
+            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
@@ -51,7 +60,8 @@ def command(
 
     from crossalign.cli.extract_parts import device_name
     from crossalign.errors import CrossAlignError
-    from crossalign.evaluation.of_run import evaluate_run, run_recipe
+    from crossalign.evaluation.of_run import evaluate_run
+    from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs
     from crossalign.evaluation.tables import result_table
 
     if out is not None and out.exists() and not out.is_dir():
@@ -68,9 +78,11 @@ def command(
         command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
-    if out is None and run_recipe(model) is not None:
-        protocol = [split, *([f"{folds}-folds"] if folds > 1 else []), *(["raw"] if raw else [])]
-        out = Path(model) / "results" / "-".join(protocol)
+    recipe = run_recipe(model)
+    if out is None and recipe is not None:
+        out = place_of_result(Path(model), recipe, measured.sources, split, folds)
+    if collection is not None:
+        typer.echo(told_inputs(measured.sources), err=True)
     if out is not None:
         measured.save(out)
     if as_json:

@@ -17,7 +17,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.encoded_pairs import Units
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import check_stores
-from crossalign.evaluation.of_run import run_sources
+from crossalign.evaluation.run_sources import run_sources
 from crossalign.evaluation.scene_words import has_scene_truth
 from crossalign.explain.concepts import Codebook, NoCodebookError, load_codebook
 from crossalign.explain.correspondence import correspond

@@ -58,7 +58,7 @@ def command(
         begin = time.perf_counter()
         query = engine.encode_text(text) if text is not None else engine.encode_image(image or Path())
         encoded = time.perf_counter()
-        hits = engine.search(query, k, exact=exact, folder=folder)
+        hits = engine.search(query, k, exact=exact, folder=folder, cosine=image is not None)
         searched = time.perf_counter()
     if folder and not hits:
         raise CrossAlignError(

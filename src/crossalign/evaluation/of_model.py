@@ -52,7 +52,7 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
     """Features that other backbones made would give plausible, wrong numbers.
 
     Raises:
-        CrossAlignError: a store's backbone is not the model's.
+        CrossAlignError: a store's backbone is not the model's, or its regions are of another kind.
     """
     backbones = model.config.image.backbones
     made_by = [store.manifest.get("backbone") for store in sources.image_stores]
@@ -67,6 +67,11 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
             given = ", ".join((found or {}).get("name", "imported features") for found in made_by)
             raise CrossAlignError(
                 f"image features: the model takes those of {wanted}, made with the same settings; given are {given}"
+            )
+        if sources.has_boxes != (model.config.image.regions == "boxes"):
+            takes, holds = ("grid cells", "boxes") if sources.has_boxes else ("boxes", "grid cells")
+            raise CrossAlignError(
+                f"image features: the model takes {takes}, the stores hold {holds}; name features of {takes}"
             )
     width = sum(store.dim for store in sources.image_stores)
     if sources.image_stores and width != model.image_tower.feature_dim:

@@ -81,15 +81,29 @@ class EdgeStore:
         return cls(shard, folder, dim, views)
 
     @classmethod
-    def open(cls, folder: str | Path, dim: int, views: int = 1) -> EdgeStore:
+    def open(cls, folder: str | Path, dim: int, views: int = 1, *, count: int | None = None) -> EdgeStore:
         """Open a store made by :meth:`create`.
+
+        Args:
+            folder: place of the store.
+            dim: D, width of a vector.
+            views: V, vectors an item.
+            count: refuse it unless there are so many items and files large enough for them. No vector is read, so
+                that takes the same time for many as for few; :meth:`verify` reads all.
 
         Raises:
             CrossAlignError: it is missing or damaged.
         """
         folder = Path(folder)
+        if count is not None:
+            # Before the engine sees them: it fills files that were cut.
+            _check_count(folder, min(count, _vector_bytes(folder) // (4 * dim * views)), count)
         with _told(folder):
-            return cls(edge.EdgeShard.load(str(folder)), folder, dim, views)
+            store = cls(edge.EdgeShard.load(str(folder)), folder, dim, views)
+        if count is not None and (found := store.count()) != count:
+            store.close()
+            _check_count(folder, found, count)
+        return store
 
     def upsert(self, ids: Sequence[str], vectors: np.ndarray, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Write items; one with the same id is replaced."""
@@ -163,7 +177,7 @@ class EdgeStore:
                     best[item] = (score, point)
         if not best:
             return []
-        # Equal scores are ordered by id, which is read with the payload: the last of k may have equals.
+        # Equal scores are ordered by id, which is read with the payload.
         lowest = sorted((score for score, _ in best.values()), reverse=True)[:k][-1]
         scores = {point: score for score, point in best.values() if score >= lowest}
         with _told(self._folder):
@@ -176,24 +190,27 @@ class EdgeStore:
 
     def _nearest(
         self, query: list[float], k: int, exact: bool, within: edge.Filter | None
-    ) -> Iterator[tuple[str, float, str]]:
-        """The ``k`` best items or more, best first: item, score and point of its best view."""
-        # The best view of the item on rank k has at most all views of the k - 1 items before it ahead of it.
-        limit = (k - 1) * self.views + 1
-        parameters = edge.SearchParams(hnsw_ef=max(self._candidates, limit + k), exact=exact)
-        # Payloads are left out: reading them for every view takes longer than finding the views.
-        request = edge.QueryRequest(
-            limit, query=edge.Query.Nearest(query), with_payload=False, filter=within, params=parameters
-        )
-        with _told(self._folder):
-            points = self._shard.query(request)
-        seen: set[str] = set()
-        for point in points:
-            name = str(point.id)
-            item = name[:-_VIEW_DIGITS]
-            if item not in seen:
-                seen.add(item)
-                yield item, float(point.score), name
+    ) -> list[tuple[str, float, str]]:
+        """The ``k`` best items and all equal to the last: item, score and point of its best view, best first."""
+        # The best view of the item on rank k has at most all views of the k - 1 items before it ahead of it. One
+        # more tells whether others are equal to it.
+        limit = (k - 1) * self.views + 2
+        while True:
+            parameters = edge.SearchParams(hnsw_ef=max(self._candidates, limit + k), exact=exact)
+            # Payloads are left out: reading them for every view takes longer than finding the views.
+            request = edge.QueryRequest(
+                limit, query=edge.Query.Nearest(query), with_payload=False, filter=within, params=parameters
+            )
+            with _told(self._folder):
+                points = self._shard.query(request)
+            best: dict[str, tuple[str, float, str]] = {}
+            for point in points:
+                name = str(point.id)
+                best.setdefault(name[:-_VIEW_DIGITS], (name[:-_VIEW_DIGITS], float(point.score), name))
+            found = list(best.values())
+            if len(points) < limit or points[-1].score < found[k - 1][1]:
+                return found
+            limit *= 4
 
     def count(self) -> int:
         """Number of items."""
@@ -203,7 +220,7 @@ class EdgeStore:
         return self._count
 
     def verify(self, count: int) -> None:
-        """Raise CrossAlignError unless there are ``count`` items and each can be found by a search."""
+        """Raise CrossAlignError unless there are ``count`` items and each can be found; reads every vector."""
         points = count * self.views
         with _told(self._folder):
             request = edge.QueryRequest(
@@ -214,11 +231,7 @@ class EdgeStore:
             )
             # The count and the scan read different files: a lost vector file leaves the count as it was.
             found = min(len(self._shard.query(request)), self._shard.count(edge.CountRequest(exact=True)))
-        if found != points:
-            raise CrossAlignError(
-                f"{self._folder}: damaged, {found} of {points} embeddings are there; "
-                "build the index again with 'crossalign index --rebuild'"
-            )
+        _check_count(self._folder, found, points)
 
     def optimize(self) -> None:
         """Bring the approximate index up to date and give back the room of deleted items."""
@@ -242,6 +255,24 @@ class EdgeStore:
 def _point(item: str, view: int) -> str:
     """A point's id: the views of an item differ in the last digits only."""
     return f"{str(uuid.uuid5(_NAMESPACE, item))[:-_VIEW_DIGITS]}{view:0{_VIEW_DIGITS}x}"
+
+
+def _vector_bytes(folder: Path) -> int:
+    """Size of the files of vectors, without the marks of deleted ones that lie beside them."""
+    segments = folder / "segments"
+    return sum(
+        file.stat().st_size
+        for file in segments.glob("*/vector_storage/**/*")
+        if file.is_file() and not any(part.startswith("deleted") for part in file.relative_to(segments).parts)
+    )
+
+
+def _check_count(folder: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise CrossAlignError(
+            f"{folder}: damaged, {found} of {expected} embeddings are there; "
+            "build the index again with 'crossalign index --rebuild'"
+        )
 
 
 def _without_keys(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,9 +17,13 @@ from crossalign.search.edge import EdgeStore
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
 from crossalign.search.models import EmbeddingModel, embed_images, load_model
-from crossalign.search.store import VectorStore
+from crossalign.search.store import StoreHit, VectorStore
 
 __all__ = ["Hit", "SearchEngine"]
+
+# Of how many photos of largest inner product the cosines are looked at, for each hit wanted and at least.
+_COSINES_A_HIT, _LEAST_COSINES = 4, 64
+_FETCHED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Hit:
 
     Attributes:
         rank: 1 is the best.
-        score: inner product with the query, the largest over views.
+        score: inner product with the query, the largest over views; their cosine where that was asked for.
         file: path relative to the photo folder, posix.
         path: where the photo is on this machine.
         width: pixels, the right way up.
@@ -111,13 +116,9 @@ class SearchEngine:
                     f"this one is {fingerprint[:12]}); give that one with --model, "
                     "or run 'crossalign index --rebuild' with this one"
                 )
-            store = EdgeStore.open(folder / manifest.store, manifest.dim, manifest.views)
-            try:
-                if manifest.complete:
-                    store.verify(manifest.count)
-            except CrossAlignError:
-                store.close()
-                raise
+            # Reading every vector is left to 'crossalign index': a search should not wait for it.
+            count = manifest.count if manifest.complete else None
+            store = EdgeStore.open(folder / manifest.store, manifest.dim, manifest.views, count=count)
         except BaseException:
             lock.release()
             raise
@@ -140,8 +141,8 @@ class SearchEngine:
     def search_image(
         self, image: str | Path | Image.Image, k: int = 10, *, exact: bool = False, folder: str = ""
     ) -> list[Hit]:
-        """The ``k`` photos that fit a picture best; see :meth:`search`."""
-        return self.search(self.encode_image(image), k, exact=exact, folder=folder)
+        """The ``k`` photos most like a picture, by cosine; see :meth:`search`."""
+        return self.search(self.encode_image(image), k, exact=exact, folder=folder, cosine=True)
 
     def encode_text(self, text: str) -> np.ndarray:
         """The query vector ``(1, D)`` of a text.
@@ -162,14 +163,27 @@ class SearchEngine:
         vectors: np.ndarray = embed_images(self.model, [open_photo(image)])[0]
         return vectors
 
-    def search(self, queries: np.ndarray, k: int = 10, *, exact: bool = False, folder: str = "") -> list[Hit]:
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int = 10,
+        *,
+        exact: bool = False,
+        folder: str = "",
+        cosine: bool = False,
+    ) -> list[Hit]:
         """The photos of largest inner product with any of the query vectors, best first, equal ones by file.
+
+        A model is trained for inner products of texts and images, and its embeddings need not be of unit norm. Two
+        images are better compared by ``cosine``: by inner product a photo need not be the one most like itself.
 
         Args:
             queries: ``(Q, D)``.
             k: hits at most.
             exact: compare with every photo; without, large indexes use a graph that may miss a few of 1000.
             folder: only photos in this folder, relative to the photo folder.
+            cosine: of the ``4 k`` photos of largest inner product (at least 64) those of largest cosine; scores are
+                cosines then.
 
         Raises:
             CrossAlignError: ``k`` is below 1, or the queries are not ``D`` wide.
@@ -181,15 +195,32 @@ class SearchEngine:
                 f"query of shape {queries.shape}; the index compares vectors of {self.manifest.dim}"
             )
         within = folder.strip("/")
-        found = self._store.search(
-            queries, k, exact=exact, prefix=f"{within}/" if within not in ("", ".") else ""
-        )
+        prefix = f"{within}/" if within not in ("", ".") else ""
+        wanted = max(_COSINES_A_HIT * k, _LEAST_COSINES) if cosine else k
+        found = self._store.search(queries, wanted, exact=exact, prefix=prefix)
+        if cosine:
+            found = self._by_cosine(queries, found)[:k]
         hits = []
         for rank, hit in enumerate(found, start=1):
             path = self.photos / hit.id
             width, height = hit.payload["width"], hit.payload["height"]
             hits.append(Hit(rank, hit.score, hit.id, path, width, height, missing=not path.is_file()))
         return hits
+
+    def _by_cosine(self, queries: np.ndarray, found: Sequence[StoreHit]) -> list[StoreHit]:
+        """The same hits with their cosines, ordered by those."""
+        rows = _unit(queries)
+        hits = []
+        for start in range(0, len(found), _FETCHED_AT_ONCE):
+            part = found[start : start + _FETCHED_AT_ONCE]
+            stored = self._store.fetch([hit.id for hit in part])
+            for hit in part:
+                vectors = stored[hit.id].vectors
+                assert vectors is not None
+                # One product an item, in float64: equal vectors get equal scores, whatever stands beside them.
+                score = np.float32((_unit(vectors) @ rows.T).max())
+                hits.append(replace(hit, score=float(score)))
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
     def close(self) -> None:
         """Let others open the index; further calls do nothing."""
@@ -205,3 +236,10 @@ class SearchEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of norm 1 in float64; a zero row stays."""
+    wide = rows.astype(np.float64)
+    norms: np.ndarray = np.linalg.norm(wide, axis=1, keepdims=True)
+    return wide / np.where(norms > 0, norms, 1.0)

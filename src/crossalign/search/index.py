@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import secrets
-import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,14 @@ from PIL import Image
 
 from crossalign.errors import CrossAlignError
 from crossalign.search.edge import EdgeStore
-from crossalign.search.lock import LOCK_FILE, IndexLock
+from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 from crossalign.search.models import EmbeddingModel, embed_images, load_model, model_name
+from crossalign.search.place import REBUILD_FILE, check_place, remove_leftovers
 from crossalign.search.scan import PHOTO_SUFFIXES, Failure, Scan, scan_photos
-from crossalign.search.update import StoreUpdate, plan_update
+from crossalign.search.update import Plan, StoreUpdate, plan_update
 
 __all__ = ["IndexSummary", "default_index", "update_index"]
-
-# A rebuild grows beside the index under this description; renaming it to index.json is the swap.
-REBUILD_FILE = "rebuild.json"
 
 
 @dataclass(frozen=True)
@@ -78,11 +76,12 @@ def update_index(
         progress: show a bar.
 
     Raises:
-        CrossAlignError: no photos, a model or a folder other than the index has, an index in use or damaged.
+        CrossAlignError: no photos, a model or a folder other than the index has, an index in use or damaged, a
+            place that holds other things. Nothing in the place has been touched then.
     """
     photos = Path(folder).resolve()
     place = default_index(photos) if index is None else Path(index).resolve()
-    _check_places(photos, place)
+    check_place(photos, place)
     found = scan_photos(photos, skip=place)
     if not found.files and not found.failures:
         raise CrossAlignError(
@@ -94,22 +93,16 @@ def update_index(
         model = load_model(model, device)
         place.mkdir(parents=True)
     with IndexLock(place, "crossalign index"):
-        _remove_leftovers(place)
         path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
         # Read before the model is loaded: what is wrong here should be said at once.
         manifest = _present(path, photos, rebuild)
         model = load_model(model, device)
         fingerprint = model.fingerprint
         manifest = _matching(manifest, fingerprint, place, rebuild)
-        if manifest is None:
-            manifest, store = _start(path, photos, name, model, fingerprint)
-        else:
-            store = EdgeStore.open(place / manifest.store, manifest.dim, manifest.views)
+        opened = None if manifest is None else _open(place, manifest, found, rebuild)
+        manifest, store, plan = opened or _start(path, photos, name, model, fingerprint, found)
         try:
-            if manifest.complete:
-                store.verify(manifest.count)
             manifest = manifest.model_copy(update={"model": name, "photos": str(photos)})
-            plan = plan_update(store, found)
             update = StoreUpdate(store, model, photos, plan, batch_size=batch_size)
             if not (plan.empty and manifest.complete):
                 write_manifest(path, manifest.model_copy(update={"complete": False}))
@@ -120,22 +113,8 @@ def update_index(
         write_manifest(path, manifest.model_copy(update={"complete": True, "count": count}))
         if rebuild:
             path.replace(place / MANIFEST_FILE)
-        _remove_leftovers(place)
+        remove_leftovers(place)
     return _summary(place, manifest, count, found, update)
-
-
-def _check_places(photos: Path, place: Path) -> None:
-    if not photos.is_dir():
-        raise CrossAlignError(f"{photos}: no such folder of photos")
-    if place == photos:
-        raise CrossAlignError(f"{place}: the index cannot be the photo folder itself; give another --out")
-    if place.exists():
-        if not place.is_dir():
-            raise CrossAlignError(f"{place}: a file is in the way of the index; give another --out")
-        own = {LOCK_FILE, MANIFEST_FILE, REBUILD_FILE}
-        for entry in place.iterdir():
-            if entry.name not in own and not entry.name.startswith(("store-", ".")):
-                raise CrossAlignError(f"{place}: holds other things ('{entry.name}'); give another --out")
 
 
 def _present(path: Path, photos: Path, rebuild: bool) -> Manifest | None:
@@ -171,10 +150,30 @@ def _matching(manifest: Manifest | None, fingerprint: str, place: Path, rebuild:
     )
 
 
+def _open(
+    place: Path, manifest: Manifest, found: Scan, rebuild: bool
+) -> tuple[Manifest, EdgeStore, Plan] | None:
+    """The store of a description and what to do to it; None where it is damaged and a rebuild can begin anew."""
+    try:
+        count = manifest.count if manifest.complete else None
+        store = EdgeStore.open(place / manifest.store, manifest.dim, manifest.views, count=count)
+        try:
+            store.verify(store.count())
+            return manifest, store, plan_update(store, found)
+        except BaseException:
+            with suppress(CrossAlignError):
+                store.close()
+            raise
+    except CrossAlignError:
+        if rebuild:
+            return None
+        raise
+
+
 def _start(
-    path: Path, photos: Path, name: str | None, model: EmbeddingModel, fingerprint: str
-) -> tuple[Manifest, EdgeStore]:
-    """An empty store and its description. The store comes first, so that no description is without one."""
+    path: Path, photos: Path, name: str | None, model: EmbeddingModel, fingerprint: str, found: Scan
+) -> tuple[Manifest, EdgeStore, Plan]:
+    """An empty store, its description, and what to do. The store comes first, so that no description is without."""
     _, views, dim = embed_images(model, [Image.new("RGB", (64, 64))]).shape
     folder = f"store-{secrets.token_hex(4)}"
     manifest = Manifest(
@@ -188,7 +187,7 @@ def _start(
     )
     store = EdgeStore.create(path.parent / folder, dim, views)
     write_manifest(path, manifest)
-    return manifest, store
+    return manifest, store, plan_update(store, found)
 
 
 def _summary(place: Path, manifest: Manifest, count: int, found: Scan, update: StoreUpdate) -> IndexSummary:
@@ -209,18 +208,3 @@ def _summary(place: Path, manifest: Manifest, count: int, found: Scan, update: S
         failed=len(failures),
         failures=failures,
     )
-
-
-def _remove_leftovers(place: Path) -> None:
-    """Delete stores that no description names: of runs killed while starting one, and of replaced indexes."""
-    named: set[str] = set()
-    for path in (place / MANIFEST_FILE, place / REBUILD_FILE):
-        if path.exists():
-            try:
-                named.add(read_manifest(path).store)
-            except CrossAlignError:
-                # A damaged description may have named any of them.
-                return
-    for store in place.glob("store-*"):
-        if store.name not in named:
-            shutil.rmtree(store)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import TracebackType
 
 from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
 
-__all__ = ["IndexLock"]
+__all__ = ["IndexLock", "is_lock"]
 
 LOCK_FILE = "lock"
 
@@ -52,3 +53,13 @@ class IndexLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is one that :class:`IndexLock` leaves: empty, or telling its holder."""
+    try:
+        text = path.read_bytes() if path.is_file() else b"none"
+        told = json.loads(text) if text else {"purpose": ""}
+    except (OSError, ValueError):
+        return False
+    return isinstance(told, dict) and "purpose" in told

@@ -11,10 +11,20 @@ from crossalign.errors import CrossAlignError
 from crossalign.files import read_json, write_json
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["FORMAT_VERSION", "MANIFEST_FILE", "Manifest", "read_manifest", "write_manifest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "KIND",
+    "MANIFEST_FILE",
+    "STORE_NAME",
+    "Manifest",
+    "read_manifest",
+    "write_manifest",
+]
 
 FORMAT_VERSION = 1
+KIND = "crossalign-index"
 MANIFEST_FILE = "index.json"
+STORE_NAME = r"store-[0-9a-f]{8}"
 
 
 class Manifest(Settings):
@@ -31,7 +41,7 @@ class Manifest(Settings):
     dim: int = Field(gt=0, description="D, width of an embedding")
     views: int = Field(gt=0, description="V, embeddings a photo")
     photos: str = Field(description="the photo folder, absolute")
-    store: str = Field(pattern=r"^store-[0-9a-f]+$", description="folder of the vectors, within the index")
+    store: str = Field(pattern=f"^{STORE_NAME}$", description="folder of the vectors, within the index")
     created: str = Field(description="when the store was made")
     complete: bool = Field(
         default=False, description="false while an update runs, and after one that was cut off"
@@ -53,7 +63,7 @@ def read_manifest(path: str | Path) -> Manifest:
         )
     try:
         content = read_json(path)
-        if not isinstance(content, dict) or content.get("kind") != "crossalign-index":
+        if not isinstance(content, dict) or content.get("kind") != KIND:
             raise CrossAlignError(f"{path}: not the description of an index")
         if content.get("format_version") != FORMAT_VERSION:
             raise CrossAlignError(

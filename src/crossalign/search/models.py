@@ -1,4 +1,4 @@
-"""What search needs of a model: four methods, its width and its fingerprint."""
+"""What search needs of a model: two methods and its fingerprint."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from crossalign.data.photos import open_photo
+from crossalign.search.scan import NOT_A_FILE
 
 __all__ = ["Reading", "read_ahead", "read_photo"]
 
@@ -45,8 +47,10 @@ class Reading:
 def read_photo(folder: Path, file: str, wanted: Callable[[str, str], bool] | None = None) -> Reading:
     """Read ``file``, and decode it unless ``wanted(file, sha256)`` says that the pixels are not needed."""
     try:
-        with (folder / file).open("rb") as handle:
+        with open(folder / file, "rb", opener=_open_at_once) as handle:
             state = os.fstat(handle.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                return Reading(file, problem=NOT_A_FILE)
             data = handle.read()
     except OSError as error:
         return Reading(file, problem=str(error.strerror))
@@ -63,6 +67,11 @@ def read_photo(folder: Path, file: str, wanted: Callable[[str, str], bool] | Non
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         return Reading(file, problem=" ".join(str(error).split()))
     return Reading(file, len(data), mtime_ns, digest, image)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end, should a pipe have taken the photo's place since it was found."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read_ahead(folder: Path, files: Sequence[str], wanted: Callable[[str, str], bool]) -> Iterator[Reading]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["PHOTO_SUFFIXES", "Failure", "FileState", "Scan", "scan_photos"]
+__all__ = ["NOT_A_FILE", "PHOTO_SUFFIXES", "Failure", "FileState", "Scan", "scan_photos"]
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+NOT_A_FILE = "not a file"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def _add(scan: Scan, file: str, entry: os.DirEntry[str]) -> None:
     except OSError as error:
         scan.failures.append(Failure(file, str(error.strerror)))
     else:
-        scan.files[file] = FileState(state.st_size, state.st_mtime_ns)
+        if stat.S_ISREG(state.st_mode):
+            scan.files[file] = FileState(state.st_size, state.st_mtime_ns)
+        else:
+            # A pipe would be waited for without end.
+            scan.failures.append(Failure(file, NOT_A_FILE))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -69,6 +69,8 @@ class VectorStore(Protocol):
     def search(self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "") -> list[StoreHit]:
         """The ``k`` best items for ``(Q, D)`` queries, one hit an item, best first, equal scores by id.
 
+        The approximate index may miss some of many equal ones, too.
+
         Args:
             queries: rows whose best inner product with any view counts.
             k: hits at most.
@@ -82,7 +84,7 @@ class VectorStore(Protocol):
         ...
 
     def verify(self, count: int) -> None:
-        """Raise CrossAlignError unless there are ``count`` items and each can be found by a search."""
+        """Raise CrossAlignError unless there are ``count`` items and each can be found; reads every vector."""
         ...
 
     def optimize(self) -> None:
