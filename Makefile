@@ -8,6 +8,7 @@ CPUS := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 demo: $(READY)
 	$(BIN)/crossalign demo --overwrite
+	@echo "these commands need the environment:  source $(BIN)/activate"
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m "not long"

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
-import os
-import platform
-import shlex
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,38 +14,12 @@ from typing import Any
 import torch
 
 from crossalign.files import write_json
+from crossalign.provenance import git, machine, shown_command
 
 __all__ = ["RESULTS", "interleaved", "limits", "machine", "ratio", "write_result"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
-
-
-def _processor() -> str:
-    """The processor's model name as the operating system tells it."""
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        for line in information.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers were measured on; ``load`` is the machine's one-minute load average at this moment."""
-    description: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-    if hasattr(os, "getloadavg"):
-        description["load"] = round(os.getloadavg()[0], 2)
-    if torch.cuda.is_available():
-        description["accelerator"] = torch.cuda.get_device_name()
-    return description
 
 
 def _wait() -> None:
@@ -127,36 +97,21 @@ def limits(figures: Mapping[str, tuple[float | None, float]]) -> dict[str, Any]:
     }
 
 
-def _git(*arguments: str) -> str | None:
-    """Output of a git command in the repository; ``None`` outside a repository."""
-    try:
-        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def _shown(argument: str) -> str:
-    """A command-line argument, absolute paths shortened: a result must not tell where the clone lies."""
-    path = Path(argument)
-    if not path.is_absolute():
-        return argument
-    return str(path.relative_to(REPOSITORY)) if path.is_relative_to(REPOSITORY) else path.name
-
-
 def write_result(name: str, payload: Mapping[str, Any]) -> Path:
     """Write ``benchmarks/results/<name>.json``: the payload with command line, commit, date and machine.
 
     ``commit`` and ``dirty`` are null outside a git repository; ``dirty`` ignores the result files themselves.
     """
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    changes = git(
+        REPOSITORY, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
+    )
     path = RESULTS / f"{name}.json"
     write_json(
         path,
         {
             "name": name,
-            "command": shlex.join(["python", *(_shown(argument) for argument in sys.argv)]),
-            "commit": _git("rev-parse", "HEAD"),
+            "command": shown_command("python", sys.argv, REPOSITORY),
+            "commit": git(REPOSITORY, "rev-parse", "HEAD"),
             "dirty": None if changes is None else bool(changes),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),

@@ -1,6 +1,8 @@
-"""Fill the results sections of README.md and docs/results.md from benchmarks/results/*.json.
+"""Fill the results sections of README.md and docs/results.md from benchmarks/results and the studies in it.
 
-Run it after a benchmark: ``python docs/make_results.py``. Nothing is typed by hand, so no figure is without its file.
+Run it after a benchmark or a study: ``python docs/make_results.py``. Nothing is typed by hand, so no figure is without
+its file. Studies are looked for in benchmarks/results/studies: ``crossalign study NAME --out
+benchmarks/results/studies/NAME``.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossalign.study.table import markdown_table, notes, origin_line, reading
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+MAIN_STUDY = "flickr8k"
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
-RECALLS = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10", "rsum")
 
 
 def read(name: str) -> dict[str, Any] | None:
@@ -30,36 +34,27 @@ def origin(result: dict[str, Any], up: str) -> str:
     )
 
 
-def recipe_table(result: dict[str, Any], up: str, *, words: bool = False) -> list[str]:
-    """Recall of recipes over seeds, and what the comparison with the first one says."""
-    head = "| recipe | seeds | i→t R@1 | R@5 | R@10 | t→i R@1 | R@5 | R@10 | R@sum | minutes a run |"
-    lines = [head + (" word→region |" if words else ""), "|---" * (11 if words else 10) + "|"]
-    for recipe, row in result["recipes"].items():
-        cells = []
-        for name in RECALLS:
-            mean, deviation = row["test_mean"][name], row["test_sd"][name]
-            cells.append(f"{mean:.1f}" + (f" ± {deviation:.1f}" if deviation is not None else ""))
-        runs = list(row["runs"].values())
-        minutes = max(run["training_seconds"] for run in runs) / 60
-        line = f"| `{recipe}` | {len(runs)} | {' | '.join(cells)} | {minutes:.1f} |"
-        if words:
-            found = [run["word_to_region"] for run in runs]
-            accuracy = sum(entry["accuracy"] for entry in found) / len(found)
-            line += f" {accuracy:.1f} % (chance {found[0]['chance']:.1f} %) |"
-        lines.append(line)
-    lines.append("")
-    for name, comparison in result["comparisons"].items():
-        total = next(entry for entry in comparison["differences"] if entry["metric"] == "rsum")
-        lines.append(
-            f"R@sum of {name}: {total['difference']:+.1f} "
-            f"(95 % interval {total['low']:+.1f} to {total['high']:+.1f} over images, p = {total['p_value']:.4f}, "
-            "paired permutation)."
-        )
-    lines += [
+def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
+    """The table of a study, what it lacks, and where it comes from."""
+    name = summary["study"]["name"]
+    folder = f"{up}benchmarks/results/studies/{name}"
+    lines = [f"**{summary['study']['title']}**", "", *markdown_table(summary), "", reading(summary), ""]
+    lines += [*(f"- {note}" for note in notes(summary)), ""]
+    if full and (RESULTS / "studies" / name / "study.png").is_file():
+        lines += [f"![R@sum of every variant]({folder}/study.png)", ""]
+    changes = "".join(f" --set {override}" for override in summary["overrides"])
+    return [
+        *lines,
+        f"[{name}]({folder}/study.json): `crossalign study {name}{changes}`. {origin_line(summary)}",
         "",
-        f"Mean ± standard deviation over seeds, test split, chosen on validation. {origin(result, up)}",
     ]
-    return lines
+
+
+def studies() -> dict[str, dict[str, Any]]:
+    """Every study that has been run, the main one first."""
+    paths = (RESULTS / "studies").glob("*/study.json")
+    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
+    return dict(sorted(found.items(), key=lambda item: item[0] != MAIN_STUDY))
 
 
 def search_table(result: dict[str, Any], up: str) -> list[str]:
@@ -77,14 +72,11 @@ def search_table(result: dict[str, Any], up: str) -> list[str]:
 def sections(up: str, *, full: bool) -> str:
     """The text between the markers; ``up`` leads from the page to the repository's root."""
     parts: list[str] = []
-    if (flickr := read("flickr8k")) is not None:
-        parts += ["**Flickr8k** (1,000 test photos, 5,000 captions)", "", *recipe_table(flickr, up), ""]
-    if full:
-        if (papers := read("flickr8k-papers")) is not None:
-            parts += ["**Flickr8k, the papers' own settings**", "", *recipe_table(papers, up), ""]
-        if (scenes := read("scenes")) is not None:
-            parts += ["**Synthetic scenes** (500 test scenes)", "", *recipe_table(scenes, up, words=True), ""]
-    elif (search := read("search")) is not None:
+    measured = studies()
+    for name, summary in measured.items():
+        if full or name == MAIN_STUDY:
+            parts += study_section(summary, up, full=full)
+    if not full and (search := read("search")) is not None:
         parts += ["**Search**", "", *search_table(search, up), ""]
     return "\n".join(parts)
 

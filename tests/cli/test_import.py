@@ -215,6 +215,22 @@ def test_precomputed_with_a_feature_store(tmp_path: Path, run: Callable) -> None
     assert "train_ims.npy: not a plain NumPy array" in err
 
 
+def test_units_of_precomputed_boxes(tmp_path: Path, run: Callable) -> None:
+    folder = tmp_path / "precomp"
+    folder.mkdir()
+    np.save(folder / "test_ims.npy", np.ones((1, 1, 8), np.float32))
+    np.save(folder / "test_boxes.npy", np.asarray([[[0, 0, 1.5, 1.5]]]))
+    (folder / "test_caps.txt").write_text("".join(f"sentence {k}\n" for k in range(5)))
+    code, _, err = run("precomputed", folder, "--out", tmp_path / "c")
+    assert (code, err.count("\n"), "--box-units relative" in err) == (1, 1, True)
+    assert run("precomputed", folder, "--out", tmp_path / "c", "--box-units", "relative")[0] == 0
+    boxes = FeatureStore.open(tmp_path / "c" / "features").batch([0]).boxes
+    assert boxes is not None
+    assert boxes.tolist() == [[[0, 0, 1, 1]]]
+    code, _, err = run("precomputed", folder, "--out", tmp_path / "d", "--box-units", "pixels")
+    assert (code, "boxes in pixels need the sizes" in err) == (1, True)
+
+
 @pytest.mark.parametrize("command", ["karpathy", "table", "folder", "cusa", "precomputed"])
 def test_missing_sources_and_help(command: str, tmp_path: Path, run: Callable) -> None:
     extra = ("--images", tmp_path) if command == "karpathy" else ()

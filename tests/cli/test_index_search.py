@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +66,13 @@ def test_index_then_search(call: Call, photos: Path) -> None:
     assert code == 0
     assert len(out.splitlines()) == 2
     assert out.splitlines()[0].split() == ["1", out.split()[1], "ünï", "写真/blue.png"]
+
+
+def test_the_next_command_can_be_pasted(call: Call, photos: Path, tmp_path: Path) -> None:
+    code, out, _ = call("index", "model", "photos", "--out", "my index")
+    assert code == 0
+    command = ["crossalign", "search", str(tmp_path / "my index"), "a dog on the beach"]
+    assert shlex.split(out.splitlines()[-1])[1:] == command
 
 
 def test_json_of_index(call: Call, photos: Path) -> None:

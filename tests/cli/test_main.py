@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -124,6 +127,27 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
             "crossalign: unexpected AssertionError: no message (add --debug for the traceback)\n",
         ),
         (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "boxes"),
+            1,
+            "crossalign: boxes: Is a directory; give a file, not a folder\n",
+        ),
+        (
+            OSError(errno.EIO, "Input/output error", Path("a.png")),
+            1,
+            "crossalign: a.png: Input/output error\n",
+        ),
+        (
+            OSError(errno.EMFILE, "Too many open files", 3),
+            70,
+            "crossalign: unexpected OSError: [Errno 24] Too many open files: 3 "
+            "(add --debug for the traceback)\n",
+        ),
+        (
+            ConnectionError("nobody answers"),
+            70,
+            "crossalign: unexpected ConnectionError: nobody answers (add --debug for the traceback)\n",
+        ),
+        (
             MemoryError(),
             70,
             "crossalign: unexpected MemoryError: no message (add --debug for the traceback)\n",
@@ -143,6 +167,26 @@ def test_an_error_is_one_line_and_a_traceback_on_demand(
         with pytest.raises(type(error)) as caught:
             main(arguments)
         assert caught.value is error
+
+
+def test_paths_that_cannot_be_written_or_read_are_bad_input(
+    tmp_path: Path, tiny_photos: Callable, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tiny_photos(2).folder
+    (photos / "captions.txt").write_text("photo000.jpg\ta\nphoto001.png\tb\n")
+    imported = ("import", "folder", str(photos), "--split", "train", "--out")
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for arguments, named, reason in [
+        ((*imported, f"{file}/x"), f"{file}: ", "File exists; something else is in this place"),
+        ((*imported, "/proc/zz"), "/proc/", "No such file or directory; check the path"),
+        (("demo", "--out", f"{file}/x"), f"{file}/x: ", "Not a directory; a part of this path is a file"),
+    ]:
+        code, out, err = run(capsys, *arguments)
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert err.startswith(f"crossalign: {named}")
+        assert reason in err
+    assert file.read_text() == "mine"
 
 
 def test_debug_shows_the_traceback_of_bad_input() -> None:

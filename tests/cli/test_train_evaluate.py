@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -111,12 +112,12 @@ def test_a_run_holds_all_that_was_promised(world: World) -> None:
 
 
 def test_training_tells_what_came_out_and_what_to_do_next(world: World, tmp_path: Path, call: Call) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "my run"
     code, said, _ = call("train", world.recipe, "-o", out, "--set", "training.epochs=1", "--seed", 3)
     assert code == 0
     assert "best validation R@sum" in said
     assert "after epoch 1 of 1; 4 steps" in said
-    assert said.splitlines()[-1] == f"next:  crossalign evaluate {out}"
+    assert said.splitlines()[-1] == f"next:  crossalign evaluate '{out}'"
     recipe = load_recipe(out / "recipe.yaml")
     assert (recipe.seed, recipe.training.epochs) == (3, 1)
 
@@ -358,6 +359,30 @@ def test_a_run_is_evaluated_on_its_own_collection_and_features(world: World, cal
     assert code == 0
     assert f"{saved.metrics['rsum']:.1f}" in out
     assert out.splitlines()[-1] == f"saved: {world.run / 'results' / 'test'}"
+
+
+def test_the_command_of_a_result_can_be_repeated(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["evaluate", str(world.run), "--out", str(tmp_path / "my result")]
+    monkeypatch.setattr("sys.argv", ["crossalign", *arguments])
+    assert call(*arguments)[0] == 0
+    command = RetrievalResult.load(tmp_path / "my result").command
+    assert shlex.split(command) == ["crossalign", *arguments]
+
+
+def test_a_file_in_place_of_the_result_is_told_first(world: World, tmp_path: Path, call: Call) -> None:
+    (tmp_path / "file").write_text("mine")
+    # Before any work: there is no such model either.
+    for model in (world.run, "none"):
+        code, _, err = call("evaluate", model, "--out", tmp_path / "file")
+        assert (code, one_line(err)) == (
+            1,
+            f"crossalign: {tmp_path / 'file'}: not a folder; choose another place (--out)",
+        )
+    code, _, err = call("evaluate", world.run, "--out", tmp_path / "file" / "x")
+    assert (code, "Not a directory; a part of this path is a file" in one_line(err)) == (1, True)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_split_that_chose_the_model_gives_the_score_of_training(world: World, call: Call) -> None:

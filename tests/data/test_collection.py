@@ -267,3 +267,26 @@ def test_extracted_features_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(CrossAlignError, match="holds extracted features"):
         write(tmp_path / "c", overwrite=True)
     assert (store / "features.bin").read_bytes() == b"hours of work"
+
+
+def test_an_imported_store_is_replaced_and_an_extracted_one_is_not(tmp_path: Path) -> None:
+    def store(place: Path, regions: dict[str, str]) -> Path:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "manifest.json").write_text(json.dumps({"regions": regions}))
+        return place / "manifest.json"
+
+    write(tmp_path / "c")
+    store(tmp_path / "c" / "features", {"kind": "precomputed"})
+    write(tmp_path / "c", overwrite=True)
+    assert not (tmp_path / "c" / "features").exists()
+    # Extracted into the folder of an imported store, or in its place.
+    store(tmp_path / "c" / "features", {"kind": "precomputed"})
+    nested = store(tmp_path / "c" / "features" / "minilm", {"kind": "grid"})
+    with pytest.raises(CrossAlignError, match="holds extracted features"):
+        write(tmp_path / "c", overwrite=True)
+    assert nested.is_file()
+    shutil.rmtree(tmp_path / "c" / "features")
+    own = store(tmp_path / "c" / "features", {"kind": "grid"})
+    with pytest.raises(CrossAlignError, match="holds extracted features"):
+        write(tmp_path / "c", overwrite=True)
+    assert own.is_file()

@@ -135,6 +135,41 @@ def test_bad_captions(source: Source, tmp_path: Path) -> None:
     assert len(train.texts) == 12
 
 
+def test_one_photo_under_two_ids_is_in_one_split(source: Source, tmp_path: Path) -> None:
+    names = [image.id for image in source.images]
+    assert source.image_root is not None
+    (source.image_root / "link.jpg").symlink_to(names[1])
+    again = [("same", names[0], "test"), ("linked", "link.jpg", "test"), ("twin", names[2], "train")]
+    source.images += [ImageRecord(name, file, 0, 0) for name, file, _ in again]
+    source.captions += [CaptionRecord(f"{name}#0", name, "once more", split) for name, _, split in again]
+    assert problems_of(source, tmp_path / "c") == {
+        "images in more than one split": [
+            f"{names[0]} ({names[0]} in train, same in test)",
+            f"link.jpg ({names[1]} in train, linked in test)",
+        ]
+    }
+    collection, skipped = left_out(source, tmp_path / "c")
+    assert collection.splits == ("train",)
+    assert set(collection.split("train").image_ids) == {*names, "twin"}
+    assert skipped == {"images in more than one split": 2}
+
+
+def test_drawn_splits_keep_the_ids_of_one_photo_together(source: Source, tmp_path: Path) -> None:
+    twins = [ImageRecord(f"0-{image.id}", image.file, 0, 0) for image in source.images]
+    source.images += twins
+    source.captions += [CaptionRecord(f"{twin.id}#0", twin.id, "once more", "train") for twin in twins]
+    for seed in range(5):
+        out = tmp_path / str(seed)
+        choice = SplitChoice(sizes={"test": 2}, seed=seed)
+        collection = import_source(source, out, called="source", splits=choice)
+        test = collection.split("test").image_ids
+        assert len(test) == 4
+        assert len({collection.image(image_id).file for image_id in test}) == 2
+        source.images.reverse()
+        again = import_source(source, out, called="source", splits=choice, overwrite=True)
+        assert set(again.split("test").image_ids) == set(test)
+
+
 def test_an_image_whose_captions_are_all_bad_is_left_out(source: Source, tmp_path: Path) -> None:
     source.captions[0] = replace(source.captions[0], text="")
     groups = problems_of(source, tmp_path / "c")
@@ -233,7 +268,10 @@ def test_another_seed_draws_other_splits() -> None:
     ids = [str(i) for i in range(100)]
     captions = [CaptionRecord(f"c{i}", i, "text", "") for i in ids]
     draws = [
-        tuple(c.split for c in assign_splits(captions, ids, SplitChoice(sizes={"test": 0.2}, seed=seed)))
+        tuple(
+            c.split
+            for c in assign_splits(captions, {i: i for i in ids}, SplitChoice(sizes={"test": 0.2}, seed=seed))
+        )
         for seed in (0, 0, 1)
     ]
     assert draws[0] == draws[1] != draws[2]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,31 @@ def test_table_wrong_file(tmp_path: Path) -> None:
         read_table(tmp_path / "none.csv")
 
 
+@pytest.mark.parametrize("column", ["split", "label", "image_id", "caption_id"])
+def test_a_column_that_was_named_must_be_there(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image,caption\n1.jpg,x\n")
+    option = f"--{column.replace('_', '-')}-column"
+    with pytest.raises(CrossAlignError, match=rf"no column 'kind'; it has image, caption .*{option}"):
+        read_table(path, columns=Columns(**{column: "kind"}))
+    path.write_text("image,caption,kind\n1.jpg,x,y\n")
+    source = read_table(path, columns=Columns(**{column: "kind"}))
+    (image,), (caption,) = source.images, source.captions
+    found = {
+        "split": caption.split, "label": image.label, "image_id": image.id, "caption_id": caption.id,
+    }  # fmt: skip
+    assert found[column] == "y"
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("image,caption,split, caption\n1.jpg,x,train,y\n")
+    with pytest.raises(CrossAlignError, match=r"t\.csv: 2 columns are named 'caption'; rename"):
+        read_table(path)
+    path.write_text("image,caption,,\n1.jpg,x,,\n")
+    assert [caption.text for caption in read_table(path).captions] == ["x"]
+
+
 # --- Folders --------------------------------------------------------------------------------------
 
 
@@ -296,6 +323,34 @@ def test_folder_damage_is_named_by_line(tmp_path: Path, tiny_photos: Callable) -
     }
     with pytest.raises(CrossAlignError, match=r"missing image files \(1\): lost.jpg"):
         import_source(source, tmp_path / "c", called="captions", splits=SplitChoice("train"))
+
+
+def test_folder_with_links_in_a_circle(tmp_path: Path, tiny_photos: Callable) -> None:
+    photos = tmp_path / "photos"
+    tiny_photos(2, photos / "z")
+    tiny_photos(1, tmp_path / "elsewhere")
+    (photos / "z" / "up").symlink_to(photos)
+    (photos / "a").symlink_to(photos / "z")  # comes first by its name, but is not the real one
+    (photos / "itself").symlink_to("itself")
+    (photos / "b").symlink_to(tmp_path / "elsewhere")
+    (photos / "c").symlink_to(tmp_path / "elsewhere")
+    names = [image.id for image in read_folder(photos).images]
+    assert names == ["b/photo000.jpg", "z/photo000.jpg", "z/photo001.png"]
+
+
+def test_folder_that_cannot_be_listed(tiny_photos: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_photos(1).folder
+    (folder / "locked").mkdir()
+    listed = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(CrossAlignError, match=r"locked: folder cannot be listed \(Permission denied\); mend"):
+        read_folder(folder)
 
 
 def test_folder_wrong_place(tmp_path: Path, tiny_photos: Callable) -> None:

@@ -104,6 +104,68 @@ def test_one_caption_an_image_and_other_numbers(tmp_path: Path) -> None:
     assert len(collection.images) == 5
 
 
+@pytest.mark.parametrize(
+    ("counts", "per_image", "message"),
+    [
+        # Unequal numbers of captions; their sum is a multiple of five, or not.
+        ([3, 5, 4, 2], 5, r"groups of 2 to 5 \(the first other one: rows 0-2\), not of the 5 captions"),
+        ([5, 5, 4, 6], 5, r"groups of 4 to 6 \(the first other one: rows 10-13\)"),
+        ([3, 5, 4, 6], 5, r"groups of 3 to 6 \(the first other one: rows 0-2\)"),
+        ([5, 5, 5, 4], 5, r"groups of 4 to 5 \(the first other one: rows 15-18\)"),
+        # Another number than the one asked for.
+        ([10, 10], 5, r"groups of 10, not of the 5 captions of an image; give --captions-per-image 10, or"),
+        (
+            [2] * 10,
+            5,
+            r"groups of 2, .* give --captions-per-image 2, or name the image of every row in dev_ids.txt",
+        ),
+        ([5, 5, 5], 2, r"groups of 5, not of the 2 captions"),
+        # Two equal images, or one with ten captions.
+        ([5, 10, 5, 5], 5, r"groups of 5 to 10 \(the first other one: rows 5-14\)"),
+        # One caption an image, and a photo that is there twice.
+        ([1, 2, 1], 5, r"groups of 1 to 2 \(.*give --captions-per-image if another number fits \(1: "),
+    ],
+)
+def test_repeated_rows_that_fit_no_groups_are_refused_until_told(
+    tmp_path: Path, counts: list[int], per_image: int, message: str
+) -> None:
+    array, rows = features(len(counts)), sum(counts)
+    write_split(tmp_path / "d", "dev", np.repeat(array, counts, axis=0), rows)
+    with pytest.raises(CrossAlignError, match=rf"dev_ims\.npy: equal rows stand in {message}"):
+        take(tmp_path / "d", tmp_path / "c", captions_per_image=per_image)
+    assert not (tmp_path / "c").exists()
+    ids = [str(i) for i, count in enumerate(counts) for _ in range(count)]
+    write_split(tmp_path / "d", "dev", np.repeat(array, counts, axis=0), rows, ids)
+    collection, store = take(tmp_path / "d", tmp_path / "c", captions_per_image=per_image)
+    assert np.bincount(collection.split("dev").image_of_text).tolist() == counts
+    np.testing.assert_array_equal(stored(store, store.ids), array)
+
+
+def test_the_number_that_the_refusal_names_is_taken(tmp_path: Path) -> None:
+    write_split(tmp_path / "d", "dev", np.repeat(features(2), 10, axis=0), 20)
+    collection, _ = take(tmp_path / "d", tmp_path / "c", captions_per_image=10)
+    assert np.bincount(collection.split("dev").image_of_text).tolist() == [10, 10]
+    write_split(tmp_path / "d", "dev", features(3)[[0, 1, 1, 2]], 4)
+    collection, _ = take(tmp_path / "d", tmp_path / "one", captions_per_image=1)
+    assert len(collection.images) == 4
+
+
+def test_equal_neighbours_are_two_images_where_the_ids_count_two(tmp_path: Path) -> None:
+    array = features(3)[[0, 1, 1, 2]]
+    write_split(tmp_path / "d", "dev", np.repeat(array, 5, axis=0), 20, list("abcd"))
+    collection, store = take(tmp_path / "d", tmp_path / "c")
+    assert collection.split("dev").image_ids == tuple("abcd")
+    np.testing.assert_array_equal(stored(store, store.ids), array)
+
+
+def test_a_damaged_half_does_not_make_every_row_an_image(tmp_path: Path) -> None:
+    array = np.repeat(features(2), 5, axis=0)
+    array[7] += 1
+    write_split(tmp_path / "d", "dev", array, 10)
+    with pytest.raises(CrossAlignError, match=r"groups of 1 to 5 \(the first other one: rows 5-6\)"):
+        take(tmp_path / "d", tmp_path / "c")
+
+
 def test_vectors_half_precision_and_doubles(tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(2, DIM))
     write_split(tmp_path / "d", "train", vectors, 10)
@@ -148,6 +210,81 @@ def test_relative_boxes_of_images_beside_repeated_rows(tmp_path: Path) -> None:
     write_split(tmp_path / "d", "dev", np.repeat(features(2), 5, axis=0), 10, boxes=boxes, img_sizes=sizes)
     _, store = take(tmp_path / "d", tmp_path / "c")
     np.testing.assert_array_equal(store.batch([0, 1]).boxes, boxes)
+
+
+def corners(*largest: float) -> np.ndarray:
+    """Boxes of as many images; the last corner of each is at this place."""
+    boxes = np.zeros((len(largest), REGIONS, 4), np.float32)
+    boxes[:, -1, 2:] = np.asarray(largest)[:, None]
+    return boxes
+
+
+def test_a_corner_just_beyond_the_image_leaves_boxes_relative(tmp_path: Path) -> None:
+    for split, largest in (("train", (1.004, 0.5)), ("test", (0.9, 0.0))):
+        write_split(
+            tmp_path / "d", split, features(2), 10, boxes=corners(*largest), img_sizes=np.full((2, 2), 50)
+        )
+    collection, store = take(tmp_path / "d", tmp_path / "c")
+    found = store.batch(store.index(("train:0", "train:1", "test:0", "test:1"))).boxes
+    assert found is not None
+    np.testing.assert_array_equal(found[:, -1, 3], np.asarray([1, 0.5, 0.9, 0], np.float32))
+    assert collection.provenance["options"]["box_units"] == "relative"
+
+
+def test_the_units_of_boxes_are_those_of_all_splits(tmp_path: Path) -> None:
+    sizes = np.full((2, 2), 50)
+    # In pixels, and one image without any box.
+    write_split(tmp_path / "d", "train", features(2), 10, boxes=corners(40, 0), img_sizes=sizes)
+    write_split(tmp_path / "d", "test", features(2), 10, boxes=corners(0, 25), img_sizes=sizes)
+    collection, store = take(tmp_path / "d", tmp_path / "c")
+    found = store.batch(store.index(("train:0", "train:1", "test:0", "test:1"))).boxes
+    assert found is not None
+    np.testing.assert_array_equal(found[:, -1, 2], np.asarray([0.8, 0, 0, 0.5], np.float32))
+    assert collection.provenance["options"]["box_units"] == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "named"),
+    [
+        ((0.9, 1.2), (0.5, 0.7), r"train_boxes\.npy: row 1 reaches 1\.2, but 4 of 4"),
+        ((0.9, 0.7), (300, 200), r"test_boxes\.npy: row 0 reaches 300, but 2 of 4"),
+        ((1.5, 1.9), (1.2, 1.3), r"test_boxes\.npy: row 0 reaches 1\.2, but 4 of 4"),
+    ],
+)
+def test_boxes_of_unclear_units_wait_for_a_word(
+    tmp_path: Path, train: tuple[float, ...], test: tuple[float, ...], named: str
+) -> None:
+    for split, largest in (("train", train), ("test", test)):
+        write_split(
+            tmp_path / "d", split, features(2), 10, boxes=corners(*largest), img_sizes=np.full((2, 2), 400)
+        )
+    with pytest.raises(CrossAlignError, match=rf"{named} rows .*--box-units"):
+        take(tmp_path / "d", tmp_path / "c")
+    given = np.asarray([*train, *test], np.float32)
+    order = ("train:0", "train:1", "test:0", "test:1")
+    for units, expected in (("relative", np.clip(given, 0, 1)), ("pixels", given / 400)):
+        _, store = take(tmp_path / "d", tmp_path / units, box_units=units)
+        found = store.batch(store.index(order)).boxes
+        assert found is not None
+        np.testing.assert_allclose(found[:, -1, 3], expected, rtol=1e-6)
+
+
+def test_units_without_boxes_are_refused(tmp_path: Path) -> None:
+    write_split(tmp_path / "d", "dev", features(2), 10)
+    with pytest.raises(CrossAlignError, match="--box-units pixels is given, but there are no boxes"):
+        read_precomputed(tmp_path / "d", box_units="pixels")
+    write_split(tmp_path / "d", "dev", features(2), 10, boxes=corners(1, 1))
+    with pytest.raises(CrossAlignError, match="there are no boxes"):
+        read_precomputed(tmp_path / "d", boxes=False, box_units="relative")
+
+
+def test_boxes_that_are_not_finite_tell_nothing_about_units(tmp_path: Path) -> None:
+    boxes = corners(0.5, 0.25)
+    boxes[1, 0, 0], boxes[1, 0, 1] = np.inf, np.nan
+    write_split(tmp_path / "d", "dev", features(2), 10, boxes=boxes)
+    _, store = take(tmp_path / "d", tmp_path / "c", skip_bad=True)
+    assert store.ids == ("dev:0",)
+    np.testing.assert_array_equal(store.batch([0]).boxes, boxes[:1])
 
 
 def test_bad_rows_and_lines_are_named_and_can_be_left_out(tmp_path: Path) -> None:
@@ -273,12 +410,13 @@ calls = 0
 def dying(writer, features, boxes=None):
     global calls
     calls += 1
-    writer._sync_seconds = 0
+    writer._journal._sync_seconds = 0
     append(writer, features, boxes)
     if calls == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 FeatureWriter.append = dying
-import_precomputed(read_precomputed(sys.argv[1]), sys.argv[2], called="data")
+units = sys.argv[4] if len(sys.argv) > 4 else None
+import_precomputed(read_precomputed(sys.argv[1], box_units=units), sys.argv[2], called="data")
 """
 
 
@@ -309,6 +447,24 @@ def test_features_that_changed_since_the_killed_run_are_not_mixed(tmp_path: Path
     _, store = take(tmp_path / "d", tmp_path / "out" / "c")
     np.testing.assert_array_equal(stored(store, store.ids), features(9, seed=1))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["c"]
+
+
+def test_boxes_of_other_units_than_the_killed_run_are_not_mixed(tmp_path: Path) -> None:
+    boxes = np.full((9, REGIONS, 4), 1.5, np.float32)
+    sizes = np.full((9, 2), 3)
+    write_split(tmp_path / "d", "train", features(9), 45, boxes=boxes, img_sizes=sizes)
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(tmp_path / "d"),
+        str(tmp_path / "out" / "c"),
+        "2",
+        "relative",
+    ]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    _, store = take(tmp_path / "d", tmp_path / "out" / "c", box_units="pixels")
+    assert np.unique(store.batch(range(9)).boxes).tolist() == [0.5]
 
 
 def test_real_captions_with_made_up_features(tmp_path: Path, shared_data: Path) -> None:

@@ -16,7 +16,7 @@ from plain_retrieval import random_table, result_of
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import RetrievalResult
-from crossalign.evaluation.results import ids_digest
+from crossalign.evaluation.results import ids_digest, write_ranks
 from crossalign.files import file_digest
 
 
@@ -101,17 +101,34 @@ def test_damaged_ranks_are_refused(folder: Path) -> None:
     assert "ranks.npz: no such file" in refused(folder)
 
 
-@pytest.mark.parametrize("content", ["pickle", "text", "missing"])
+@pytest.mark.parametrize("content", ["pickle", "text", "missing", "fractions"])
 def test_ranks_of_another_making_are_refused(folder: Path, content: str) -> None:
     ranks, table = folder / "ranks.npz", random_table(0)
     if content == "text":
         ranks.write_text("no archive")
     else:
         objects = np.array([{"a": 1}] * 30, dtype=object)
-        arrays = {"i2t": objects if content == "pickle" else table.i2t, "t2i": table.t2i}
+        i2t = {"pickle": objects, "fractions": table.i2t + 0.5}.get(content, table.i2t)
+        arrays = {"i2t": i2t, "t2i": table.t2i}
         np.savez(ranks, **arrays, **({} if content == "missing" else {"image_of_text": table.image_of_text}))
     edit(folder, lambda document: document["ranks"].update(sha256=file_digest(ranks)))
     assert "does not fit" in refused(folder)
+
+
+def test_compressed_ranks_are_small_and_the_same(folder: Path) -> None:
+    written = RetrievalResult.load(folder)
+    checksum = write_ranks(folder / "other.npz", written.table, compressed=True)
+    assert (folder / "other.npz").stat().st_size < (folder / "ranks.npz").stat().st_size / 2
+    content = json.loads((folder / "results.json").read_text())
+    content["ranks"]["sha256"] = checksum
+    read = RetrievalResult.from_document(content, "a/record.json", folder / "other.npz", source="mine")
+    assert read.to_dict() == written.to_dict()
+    assert read.source == "mine"
+    for name in ("i2t", "t2i", "image_of_text"):
+        assert np.array_equal(getattr(read.table, name), getattr(written.table, name))
+    content["counts"]["images"] += 1
+    with pytest.raises(CrossAlignError, match=r"other\.npz: does not fit record\.json beside it"):
+        RetrievalResult.from_document(content, "a/record.json", folder / "other.npz")
 
 
 WRITER = """

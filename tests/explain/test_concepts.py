@@ -100,7 +100,10 @@ def test_no_codebook_is_no_mistake(tmp_path: Path) -> None:
     [
         {"weights": {"objective.lca.codebook": torch.eye(2)}},
         {"weights": {"objective.lca.codebook": torch.zeros(3)}, "state": {"epoch": 1, "best_epoch": 1}},
-        {"weights": {"objective.lca.codebook": torch.full((2, 2), torch.nan)}, "state": {"epoch": 1, "best_epoch": 1}},
+        {
+            "weights": {"objective.lca.codebook": torch.full((2, 2), torch.nan)},
+            "state": {"epoch": 1, "best_epoch": 1},
+        },
         {"weights": {"objective.lca.codebook": "text"}, "state": {"epoch": 1, "best_epoch": 1}},
         {"weights": None, "state": {"epoch": 1, "best_epoch": 1}},
     ],

@@ -1,68 +1,14 @@
-"""A small collection whose stored features carry what its captions say."""
+"""A recipe on a small collection whose stored features carry what its captions say."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from crossalign.data.collection import CaptionRecord, Collection, ImageRecord
-from crossalign.data.features import FeatureWriter
-
-WORDS = ["red", "green", "blue", "round", "square", "big", "small", "left", "right", "old", "new", "soft"]
-
-
-def write_toy(folder: Path, *, images: int = 60, units: int = 5, width: int = 16, seed: int = 0) -> Path:
-    """A collection of ``images`` images; an image's units are its words' vectors plus noise."""
-    random = np.random.default_rng(seed)
-    vectors = random.normal(size=(len(WORDS), width)).astype(np.float32)
-    records, captions, features = [], [], []
-    for index in range(images):
-        chosen = random.choice(len(WORDS), units, replace=False)
-        split = "train" if index < images * 2 // 3 else "val" if index < images * 5 // 6 else "test"
-        records.append(ImageRecord(id=f"i{index}", file="", width=1, height=1))
-        features.append(vectors[chosen] + 0.1 * random.normal(size=(units, width)).astype(np.float32))
-        for number in range(1 + index % 3):
-            said = " ".join(WORDS[word] for word in random.permutation(chosen)[:4])
-            captions.append(
-                CaptionRecord(id=f"c{index}-{number}", image_id=f"i{index}", text=said, split=split)
-            )
-    collection = Collection.write(
-        folder, name="toy", image_root=folder.parent, images=records, captions=captions, provenance={}
-    )
-    with FeatureWriter(
-        folder / "features" / "toy",
-        ids=[record.id for record in records],
-        dim=width,
-        units=units,
-        dtype="float32",
-        manifest={"kind": "image", "source": "toy"},
-        boxes=False,
-    ) as writer:
-        writer.append(features)
-        writer.finish()
-    return collection.folder
-
-
-RECIPE = """
-name: toy
-data: {{collection: {folder}, image_features: [toy]}}
-model:
-  dim: 16
-  context_head: true
-  image: {{region_dropout: 0.2, encoder: {{projection: mlp, pooling: gpo, dropout: 0.1}}}}
-  text:
-    word_dropout: 0.1
-    word_masking: 0.1
-    encoder: {{kind: gru, word_dim: 12, min_count: 1, pooling: gpo}}
-objective:
-  base: {{kind: hinge, summed_epochs: 1}}
-  lca: {{concepts: 12}}
-  cra: {{temperature: 0.7, hard_negatives: 16}}
-optimizer: {{learning_rate: 0.005, warmup_steps: 3}}
-training: {{epochs: 3, batch_size: 16, log_every: 1, checkpoint_every: 2, tensorboard: false, accelerator: cpu}}
-"""
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from toy_collection import RECIPE, write_toy
 
 
 @pytest.fixture

@@ -54,7 +54,9 @@ def global_to_local_nce(
             negative is asked for.
     """
     _check_settings(temperature, hard_negatives)
-    names = image_names(len(queries), ids, queries.device)
+    names = None
+    if ids is not None or local_ids is not None:
+        names = image_names(len(queries), ids, queries.device)
     local_names = names if local_ids is None else image_names(len(locals), local_ids, queries.device)
     with torch.autocast(queries.device.type, enabled=False):
         queries, locals = at_least_float32(queries), at_least_float32(locals)
@@ -87,8 +89,8 @@ class _GlobalToLocal(torch.autograd.Function):
         queries: Tensor,
         locals: Tensor,
         real: RealUnits,
-        names: Tensor,
-        local_names: Tensor,
+        names: Tensor | None,
+        local_names: Tensor | None,
         paired: bool,
         temperature: float,
         hard_negatives: int | None,
@@ -97,8 +99,8 @@ class _GlobalToLocal(torch.autograd.Function):
         count = len(keys)
         owners = real.places(keys.device) // real.length
         scores = (queries / temperature) @ keys.T
-        same = names.unsqueeze(1) == local_names[owners]
-        if paired:
+        same = None if names is None or local_names is None else names.unsqueeze(1) == local_names[owners]
+        if paired or same is None:
             asking = owners
             own = owners * count + torch.arange(count, device=keys.device)
         else:
@@ -108,7 +110,10 @@ class _GlobalToLocal(torch.autograd.Function):
 
         # Finite, so that a query without any negative has finite gradients; its exponential is exactly zero.
         nothing = torch.finfo(scores.dtype).min / 4
-        negatives = scores.masked_fill_(same, nothing)
+        if same is None:
+            negatives = scores.view(-1).index_fill_(0, own, nothing).view_as(scores)
+        else:
+            negatives = scores.masked_fill_(same, nothing)
         chosen: Tensor | None = None
         if hard_negatives is not None and hard_negatives < count:
             chosen = _largest(scores, hard_negatives)
@@ -123,7 +128,8 @@ class _GlobalToLocal(torch.autograd.Function):
             pull = missing.new_zeros(len(queries)).index_add_(0, asking, missing).unsqueeze(1)
             gradient = (negatives - against.unsqueeze(1)).exp_().mul_(pull)
             if chosen is not None:
-                gradient = torch.zeros_like(scores).scatter_(1, chosen, gradient)
+                # Memory that is at hand: fresh memory costs as much time as arithmetic here.
+                gradient = scores.zero_().scatter_(1, chosen, gradient)
             gradient.put_(own, -missing)
             ctx.save_for_backward(queries, keys, gradient)
             ctx.real = real

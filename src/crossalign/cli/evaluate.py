@@ -53,45 +53,44 @@ def command(
     On synthetic scenes, also how often a word's vector lies closest to a region that shows what the word means.
     """
     import json
+    import shlex
     import sys
 
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.cli.run_parts import open_sources, place_of_result, told_inputs
-    from crossalign.evaluation.of_model import evaluate_model
-    from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
+    from crossalign.errors import CrossAlignError
+    from crossalign.evaluation.of_run import evaluate_run
+    from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs
     from crossalign.evaluation.tables import result_table
-    from crossalign.files import write_json
-    from crossalign.model import RetrievalModel
 
-    loaded = RetrievalModel.from_pretrained(model, device_name(device))
-    sources, recipe = open_sources(model, collection, image_features or (), text_features, raw=raw)
-    if collection is not None:
-        typer.echo(told_inputs(sources), err=True)
-    result = evaluate_model(
-        loaded,
-        sources,
-        split,
+    if out is not None and out.exists() and not out.is_dir():
+        raise CrossAlignError(f"{out}: not a folder; choose another place (--out)")
+    measured = evaluate_run(
+        model,
+        collection=collection,
+        split=split,
         folds=folds,
-        command=" ".join(["crossalign", *sys.argv[1:]]),
+        image_features=image_features or (),
+        text_features=text_features,
+        raw=raw,
+        device=device_name(device),
+        command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
+    recipe = run_recipe(model)
     if out is None and recipe is not None:
-        out = place_of_result(Path(model), recipe, sources, split, folds)
+        out = place_of_result(Path(model), recipe, measured.sources, split, folds)
+    if collection is not None:
+        typer.echo(told_inputs(measured.sources), err=True)
     if out is not None:
-        # That of an earlier evaluation would be taken for this one's.
-        (out / "grounding.json").unlink(missing_ok=True)
-        result.save(out, overwrite=True)
-    grounding = ground_scenes(loaded, sources, split) if has_scene_truth(sources) else None
-    if grounding is not None and out is not None:
-        write_json(out / "grounding.json", grounding.to_json())
+        measured.save(out)
     if as_json:
-        extra = {} if grounding is None else {"grounding": grounding.to_json()}
-        typer.echo(json.dumps(result.to_dict() | extra))
+        typer.echo(json.dumps(measured.to_dict()))
         return
-    Console().print(result_table(result))
-    if grounding is not None:
-        typer.echo(f"word-to-region accuracy {grounding.accuracy:.1f} % (chance {grounding.chance:.1f} %)")
+    Console().print(result_table(measured.result))
+    words = measured.grounding
+    if words is not None:
+        typer.echo(f"word-to-region accuracy {words.accuracy:.1f} % (chance {words.chance:.1f} %)")
     if out is not None:
         typer.echo(f"saved: {out}")

@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from crossalign.cli.run_parts import open_sources
 from crossalign.data.labelled_boxes import read_label_names
 from crossalign.data.labels import COCO_LABELS
 from crossalign.data.photos import open_photo
@@ -18,6 +17,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.encoded_pairs import Units
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import check_stores
+from crossalign.evaluation.run_sources import run_sources
 from crossalign.evaluation.scene_words import has_scene_truth
 from crossalign.explain.concepts import Codebook, NoCodebookError, load_codebook
 from crossalign.explain.correspondence import correspond
@@ -100,7 +100,7 @@ def explain_collection(
 ) -> dict[str, Any]:
     """Write the gallery; with scores where it is known what words mean."""
     check_gallery_folder(out, overwrite)
-    sources, _ = open_sources(name, collection, **stores)
+    sources = run_sources(name, collection, **stores)
     check_stores(model, sources)
     codebook: Codebook | str
     try:
@@ -144,7 +144,7 @@ def score_collection(
     progress: bool,
 ) -> dict[str, Any]:
     """Count how often words find the right region; the table is printed where a bar may be shown, too."""
-    sources, _ = open_sources(name, collection, **stores)
+    sources = run_sources(name, collection, **stores)
     check_stores(model, sources)
     words = known.open(sources)
     if words is None:
@@ -182,7 +182,7 @@ def _scores_of(
 ) -> WordScores:
     """The scores of the base model, on features of its own run where it has some."""
     model = RetrievalModel.from_pretrained(name, other.device)
-    sources, _ = open_sources(name, collection, **stores)
+    sources = run_sources(name, collection, **stores)
     check_stores(model, sources)
     return score_words(model, sources, split, words, progress=progress)
 

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+PHOTOS_ONLY = (
+    "weights", "model_args", "size", "mean", "std", "interpolation", "resize", "layer", "grid", "global_cell",
+    "boxes", "detector", "min_score", "max_boxes", "image_root", "workers",
+)  # fmt: skip
+CAPTIONS_ONLY = ("max_length", "text_layer")
+
 
 class Interpolation(StrEnum):
     bilinear = "bilinear"
@@ -36,6 +42,7 @@ class Precision(StrEnum):
 
 
 def command(
+    context: typer.Context,
     collection: Annotated[Path, typer.Argument(help="Folder of the collection.", show_default=False)],
     out: Annotated[
         Path,
@@ -110,6 +117,12 @@ def command(
     """
     if (model is None) == (text_model is None):
         raise CrossAlignError("give either --model (photos) or --text-model (captions)")
+    if text_model is not None:
+        _refuse(context, PHOTOS_ONLY, "only photos (--model) have such options, not captions (--text-model)")
+    else:
+        _refuse(
+            context, CAPTIONS_ONLY, "only captions (--text-model) have such options, not photos (--model)"
+        )
     if boxes is not None and detector is not None:
         raise CrossAlignError("give either --boxes or --detector, not both")
     from crossalign.data.collection import Collection
@@ -139,6 +152,17 @@ def command(
             **shared,
         )
     _report(done, as_json)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
+    """Refuse options that were given and would do nothing."""
+    given = []
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name) if option.name in names else None
+        if source is not None and source.name != "DEFAULT":
+            given.append(option.opts[0])
+    if given:
+        raise CrossAlignError(f"{', '.join(given)}: {reason}; leave out what does not belong")
 
 
 def _report(done: Extraction, as_json: bool) -> None:

@@ -50,6 +50,11 @@ class ImageIds(StrEnum):
     imgid = "imgid"
 
 
+class BoxUnits(StrEnum):
+    pixels = "pixels"
+    relative = "relative"
+
+
 class Precision(StrEnum):
     float16 = "float16"
     float32 = "float32"
@@ -213,6 +218,9 @@ def precomputed(
     boxes: Annotated[
         bool, typer.Option("--boxes/--no-boxes", help="Import boxes where there are some.")
     ] = True,
+    box_units: Annotated[
+        BoxUnits | None, typer.Option(help="Units of the boxes' corners; otherwise their values tell.")
+    ] = None,
     dtype: Annotated[Precision, typer.Option(help="Type in which features are stored.")] = Precision.float32,
     name: Name = None,
     skip_bad: SkipBad = False,
@@ -231,6 +239,7 @@ def precomputed(
             splits=wanted,
             captions_per_image=captions_per_image,
             boxes=boxes,
+            box_units=None if box_units is None else box_units.value,
             progress=show_progress(),
         )
         return import_precomputed(

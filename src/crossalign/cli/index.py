@@ -40,6 +40,7 @@ def command(
     Only new, changed and deleted photos are touched. After an interruption the same command goes on.
     """
     import json
+    import shlex
 
     from crossalign.errors import CrossAlignError
     from crossalign.search import update_index
@@ -66,4 +67,4 @@ def command(
             )
         typer.echo(f"crossalign: skipped, {message}", err=True)
     if not as_json:
-        typer.echo(f'next:  crossalign search {summary.index} "a dog on the beach"')
+        typer.echo(f'next:  crossalign search {shlex.quote(str(summary.index))} "a dog on the beach"')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -18,7 +19,30 @@ __all__ = ["app", "main"]
 # once, when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("demo", "import", "extract", "train", "evaluate", "compare", "explain", "index", "search")
+COMMANDS = (
+    "demo",
+    "import",
+    "extract",
+    "train",
+    "evaluate",
+    "compare",
+    "explain",
+    "study",
+    "index",
+    "search",
+)
+
+_MEND = {
+    errno.EACCES: "mend its permissions, or choose another place",
+    errno.EPERM: "mend its permissions, or choose another place",
+    errno.EROFS: "choose a place that can be written to",
+    errno.ENOSPC: "make room on the disk, or choose another place",
+    errno.EDQUOT: "make room on the disk, or choose another place",
+    errno.ENOENT: "check the path, or choose another place",
+    errno.EISDIR: "give a file, not a folder",
+    errno.ENOTDIR: "a part of this path is a file; give a folder, or choose another place",
+    errno.EEXIST: "something else is in this place; choose another",
+}
 
 app = typer.Typer(
     name="crossalign",
@@ -73,9 +97,20 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if debug:
             raise
+        if isinstance(error, OSError) and (told := _about_file(error)) is not None:
+            typer.echo(f"crossalign: {told}", err=True)
+            sys.exit(1)
         message = " ".join(str(error).split()) or "no message"
         typer.echo(
             f"crossalign: unexpected {type(error).__name__}: {message} (add --debug for the traceback)",
             err=True,
         )
         sys.exit(70)
+
+
+def _about_file(error: OSError) -> str | None:
+    """What is wrong with which file, where the system says it: nearly always a wrong path or a full disk."""
+    if not isinstance(error.filename, str | bytes | os.PathLike) or not error.strerror:
+        return None
+    mend = _MEND.get(error.errno or 0)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}" + (f"; {mend}" if mend else "")

@@ -68,6 +68,7 @@ def command(
         return
 
     import json
+    import shlex
     from dataclasses import asdict
 
     from crossalign.training.trainer import train
@@ -84,5 +85,5 @@ def command(
     typer.echo(
         f"best validation R@sum {result.best_rsum:.1f} after epoch {result.best_epoch} of {result.epochs}; "
         f"{result.steps} steps in {result.seconds:.0f} s ({waiting:.1f} % of it"
-        f" waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {folder}"
+        f" waiting for data)\nmodel: {folder / 'model'}\nnext:  crossalign evaluate {shlex.quote(str(folder))}"
     )

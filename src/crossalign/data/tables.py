@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crossalign.errors import CrossAlignError
-from crossalign.files import file_digest
+from crossalign.files import file_digest, read_json
 
 __all__ = [
     "CAPTIONS",
@@ -62,11 +62,21 @@ def check_target(folder: Path, overwrite: bool) -> None:
             "move that away or choose another place"
         )
     features = folder / FEATURES
-    if features.is_dir() and not (features / "manifest.json").is_file() and any(features.iterdir()):
+    imported = _is_imported(features)
+    if features.is_dir() and any(entry.is_dir() or not imported for entry in features.iterdir()):
         raise CrossAlignError(
             f"{folder}: will not be overwritten, {features} holds extracted features; "
             "move or remove them, or choose another place"
         )
+
+
+def _is_imported(features: Path) -> bool:
+    """Whether a feature store came with the collection, so that another import brings it again."""
+    try:
+        manifest = read_json(features / "manifest.json")
+    except CrossAlignError:
+        return False
+    return isinstance(manifest, dict) and manifest.get("regions") == {"kind": "precomputed"}
 
 
 def check_unique(folder: Path, kind: str, ids: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import RankTable
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
-__all__ = ["RetrievalResult", "ids_digest"]
+__all__ = ["RetrievalResult", "ids_digest", "write_ranks"]
 
 _FORMAT = "crossalign-retrieval-result"
 _VERSION = 1
@@ -147,9 +147,8 @@ class RetrievalResult:
                 f"{document}: already exists; remove it, allow overwriting or choose another folder"
             )
         document.unlink(missing_ok=True)
-        with atomic_path(ranks) as temporary, temporary.open("wb") as file:
-            np.savez(file, i2t=self.table.i2t, t2i=self.table.t2i, image_of_text=self.table.image_of_text)
-        write_json(document, self.to_dict() | {"ranks": {"file": ranks.name, "sha256": file_digest(ranks)}})
+        checksum = write_ranks(ranks, self.table)
+        write_json(document, self.to_dict() | {"ranks": {"file": ranks.name, "sha256": checksum}})
 
     @classmethod
     def load(cls, path: str | Path) -> RetrievalResult:
@@ -160,10 +159,28 @@ class RetrievalResult:
         """
         path = Path(path)
         folder = path.parent if path.name == "results.json" else path
-        document = _read_document(folder)
-        table = _read_ranks(folder / document.ranks.file, document)
+        document = folder / "results.json"
+        if not document.exists():
+            raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
+        return cls.from_document(read_json(document), document, folder / "ranks.npz", source=str(path))
+
+    @classmethod
+    def from_document(
+        cls, content: Any, place: str | Path, ranks: str | Path, *, source: str = ""
+    ) -> RetrievalResult:
+        """Rebuild a result from what ``results.json`` holds and a file of ranks.
+
+        Args:
+            content: as ``to_dict`` gives it, with ``ranks`` as ``save`` writes it.
+            place: where the content comes from, for messages.
+            ranks: the file of ranks, by whatever name.
+
+        Raises:
+            CrossAlignError: another format or version, or a file that is missing or damaged.
+        """
+        document = _check_document(content, Path(place))
         return cls(
-            table=table,
+            table=_read_ranks(Path(ranks), document, Path(place).name),
             intervals=document.intervals,
             confidence=document.bootstrap.confidence,
             resamples=document.bootstrap.resamples,
@@ -174,15 +191,11 @@ class RetrievalResult:
             command=document.command,
             image_digest=document.digests.images,
             caption_digest=document.digests.captions,
-            source=str(path),
+            source=source or str(place),
         )
 
 
-def _read_document(folder: Path) -> _Document:
-    path = folder / "results.json"
-    if not path.exists():
-        raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
-    content = read_json(path)
+def _check_document(content: Any, path: Path) -> _Document:
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise CrossAlignError(
             f"{path}: not a retrieval result of crossalign; pass a folder that 'evaluate' wrote"
@@ -200,24 +213,43 @@ def _read_document(folder: Path) -> _Document:
         raise CrossAlignError(f"{path}: damaged at '{place}' ({first['msg']}); evaluate again") from None
 
 
-def _read_ranks(path: Path, document: _Document) -> RankTable:
+def write_ranks(path: str | Path, table: RankTable, *, compressed: bool = False) -> str:
+    """Write a file of ranks, whole or not at all; returns its SHA-256.
+
+    With ``compressed`` it takes a fraction of the space and a little longer.
+    """
+    arrays: dict[str, Any] = {"i2t": table.i2t, "t2i": table.t2i, "image_of_text": table.image_of_text}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        if compressed:
+            narrow = {
+                name: values.astype(np.min_scalar_type(values.max())) for name, values in arrays.items()
+            }
+            np.savez_compressed(file, **narrow)
+        else:
+            np.savez(file, **arrays)
+    return file_digest(path)
+
+
+def _read_ranks(path: Path, document: _Document, told: str) -> RankTable:
     if not path.exists():
-        raise CrossAlignError(f"{path}: no such file, but results.json beside it needs it; evaluate again")
+        raise CrossAlignError(f"{path}: no such file, but {told} beside it needs it; evaluate again")
     if file_digest(path) != document.ranks.sha256:
-        raise CrossAlignError(f"{path}: damaged, its checksum is not the one in results.json; evaluate again")
+        raise CrossAlignError(f"{path}: damaged, its checksum is not the one in {told}; evaluate again")
     counts, protocol = document.counts, document.protocol
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            i2t, t2i, owner = arrays["i2t"], arrays["t2i"], arrays["image_of_text"]
+            i2t, t2i, owner = (
+                arrays[name].astype(np.int64, casting="safe") for name in ("i2t", "t2i", "image_of_text")
+            )
         table = RankTable(i2t, t2i, owner, protocol.folds, protocol.ks)
         whole = (len(i2t), len(t2i)) == (counts.images, counts.captions) and _agree(
             table.metrics(), document.metrics
         )
         whole = whole and set(document.intervals) == set(table.names)
-    except (OSError, ValueError, KeyError, BadZipFile, CrossAlignError):
+    except (OSError, ValueError, TypeError, KeyError, BadZipFile, CrossAlignError):
         whole = False
     if not whole:
-        raise CrossAlignError(f"{path}: does not fit results.json beside it; evaluate again")
+        raise CrossAlignError(f"{path}: does not fit {told} beside it; evaluate again")
     return table
 
 

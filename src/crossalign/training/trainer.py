@@ -31,6 +31,7 @@ from crossalign.training.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
@@ -69,10 +70,15 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
         self.objective = objective
+        self.diagnostics = Diagnostics(objective)
 
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        image = self.model.image_tower(batch.image)
-        return self.objective(image, self.model.text_tower(batch.text), batch.image_rows, batch.text)
+    def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The loss terms and, with ``inspect``, the numbers beside them."""
+        image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
+        terms = self.objective(image, text, batch.image_rows, batch.text)
+        if not inspect:
+            return terms, {}
+        return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows)
 
 
 def train(
@@ -182,13 +188,15 @@ def train(
         patience = recipe.training.patience
         while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
             objective.begin_epoch(state.epoch)
+            step_module.module.diagnostics.begin_epoch(state.epoch)
             step_module.train()
             sampler.seek(state.epoch, state.epoch_step)
             mark = time.perf_counter()
             for batch in loader:
                 loaded = time.perf_counter()
                 batch = batch.to(fabric.device)
-                terms = step_module(batch)
+                logged = (state.step + 1) % recipe.training.log_every == 0
+                terms, numbers = step_module(batch, logged)
                 loss = objective.total(terms)
                 state.step += 1
                 state.epoch_step += 1
@@ -208,8 +216,8 @@ def train(
                         objective.base.collapsed(terms["hinge"].item(), len(batch.image_rows)), state.step
                     )
                     state.collapsed = collapse.count
-                if state.step % recipe.training.log_every == 0:
-                    values = {name: term.item() for name, term in terms.items()}
+                if logged:
+                    values = {name: value.item() for name, value in (terms | numbers).items()}
                     log.write(
                         "train",
                         state.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from crossalign.data.importers.photos import photo_sizes
 from crossalign.data.importers.source import Problem, Source, is_utf8, printable
 from crossalign.errors import CrossAlignError
 
-__all__ = ["SourceProblemsError", "check_source", "problem_report"]
+__all__ = ["SourceProblemsError", "check_source", "ids_of_photos", "problem_report"]
 
 NAMES_SHOWN = 10
 
@@ -56,12 +57,24 @@ def check_source(source: Source, *, progress: bool = False) -> Source:
     captions = _good_captions(source.captions, known, bad, problems)
     if source.image_root is not None:
         images = _readable_images(source, images, problems, progress=progress)
+    images = _photos_of_one_split(source, images, captions, problems)
     described = {caption.image_id for caption in captions}
     problems += [Problem(kinds.CAPTIONLESS, image.id) for image in images if image.id not in described]
     images = [image for image in images if image.id in described]
     left = {image.id for image in images}
     captions = [caption for caption in captions if caption.image_id in left]
     return replace(source, images=images, captions=captions, problems=problems)
+
+
+def ids_of_photos(source: Source, images: Sequence[ImageRecord]) -> dict[str, str]:
+    """For every image one id of its photo: the least of all that show it, links followed; its own without photos."""
+    if source.image_root is None:
+        return {image.id: image.id for image in images}
+    photos = {image.id: os.path.realpath(source.image_root / image.file) for image in images}
+    least: dict[str, str] = {}
+    for image_id, photo in photos.items():
+        least[photo] = min(image_id, least.get(photo, image_id))
+    return {image_id: least[photo] for image_id, photo in photos.items()}
 
 
 def _distinct_images(
@@ -127,6 +140,25 @@ def _good_captions(
         split_of[caption.image_id] = caption.split
         good.append(caption)
     problems += [Problem(kinds.SEVERAL_SPLITS, name) for name in leaking]
+    return good
+
+
+def _photos_of_one_split(
+    source: Source, images: Sequence[ImageRecord], captions: Sequence[CaptionRecord], problems: list[Problem]
+) -> list[ImageRecord]:
+    """The images less those whose photo is already in another split under another id."""
+    split_of = {caption.image_id: caption.split for caption in captions}
+    used: dict[str, ImageRecord] = {}
+    photo_of = ids_of_photos(source, images)
+    good = []
+    for image in images:
+        if image.id in split_of:
+            first = used.setdefault(photo_of[image.id], image)
+            if split_of[first.id] != split_of[image.id]:
+                where = f"{first.id} in {split_of[first.id]}, {image.id} in {split_of[image.id]}"
+                problems.append(Problem(kinds.SEVERAL_SPLITS, f"{image.file} ({where})"))
+                continue
+        good.append(image)
     return good
 
 

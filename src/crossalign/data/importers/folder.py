@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 
 from crossalign.data.collection import CaptionRecord, ImageRecord
@@ -71,12 +71,35 @@ def read_folder(folder: str | Path, captions: str | Path | None = None) -> Sourc
 
 
 def _files(root: Path) -> list[str]:
-    """Every file that is not hidden, relative to ``root``, in a fixed order."""
+    """Every file that is not hidden, relative to ``root``, in a fixed order.
+
+    Links are followed; a folder reached twice is listed once, under its real place where that is within ``root``,
+    so that circles of links end.
+    """
     found = []
-    for place, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(place).relative_to(root)
-        found += [(here / name).as_posix() for name in files if not name.startswith(".")]
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([""]), deque[str]()
+    while folders or links:
+        # Real folders first: what a link leads to keeps its own name.
+        here = folders.popleft() if folders else links.popleft()
+        try:
+            state = (root / here).stat()
+            if (state.st_dev, state.st_ino) in seen:
+                continue
+            seen.add((state.st_dev, state.st_ino))
+            with os.scandir(root / here) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            raise CrossAlignError(
+                f"{root / here}: folder cannot be listed ({error.strerror}); mend its permissions or move it away"
+            ) from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if os.path.isdir(entry.path):
+                (links if entry.is_symlink() else folders).append(f"{here}{entry.name}/")
+            else:
+                found.append(f"{here}{entry.name}")
     return sorted(found)
 
 

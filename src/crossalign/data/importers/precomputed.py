@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crossalign.data.collection import CaptionRecord, ImageRecord
-from crossalign.data.importers.precomputed_arrays import SplitArrays, open_arrays, scan_rows
+from crossalign.data.importers.precomputed_arrays import (
+    BoxUnits,
+    SplitArrays,
+    open_arrays,
+    scan_rows,
+    with_box_units,
+)
 from crossalign.data.importers.precomputed_rows import ImageRows, match_rows
 from crossalign.data.importers.source import (
     DUPLICATE_IMAGE,
@@ -49,6 +55,7 @@ def read_precomputed(
     splits: Sequence[str] = (),
     captions_per_image: int = 5,
     boxes: bool = True,
+    box_units: BoxUnits | None = None,
     progress: bool = False,
 ) -> Precomputed:
     """Captions of ``<split>_caps.txt`` and features of ``<split>_ims.npy`` ``(n, R, D)`` or ``(n, D)``.
@@ -61,9 +68,11 @@ def read_precomputed(
         splits: which splits to read; every one that has captions where they are not given.
         captions_per_image: captions of an image where ``<split>_ids.txt`` does not tell.
         boxes: read boxes where there are some.
+        box_units: of all boxes; their values tell where it is not given.
 
     Raises:
-        CrossAlignError: files are missing or cannot be read, or their counts do not fit together.
+        CrossAlignError: files are missing or cannot be read, their counts do not fit together, or the units of
+            boxes are unclear.
     """
     root = Path(folder)
     if captions_per_image < 1:
@@ -75,7 +84,10 @@ def read_precomputed(
         raise CrossAlignError(f"{root}: no files '<split>_caps.txt'; is this a folder of precomputed data?")
     parts = [open_arrays(root, name, boxes=boxes) for name in names]
     _check_equal_layout(root, parts)
+    parts = with_box_units(parts, box_units)
     options = {"splits": names, "captions_per_image": captions_per_image, "boxes": boxes}
+    if parts[0].boxes is not None:
+        options["box_units"] = "pixels" if parts[0].in_pixels else "relative"
     source = Source(
         None, provenance={"format": "precomputed", "folder": str(root.resolve()), "options": options}
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,14 @@ import numpy.typing as npt
 from crossalign.errors import CrossAlignError
 from crossalign.progress import progress_bar
 
-__all__ = ["SplitArrays", "open_arrays", "scan_rows"]
+__all__ = ["BoxUnits", "SplitArrays", "open_arrays", "scan_rows", "with_box_units"]
 
+BoxUnits = Literal["pixels", "relative"]
 BLOCK_BYTES = 32 * 2**20
+# Rounding and detectors put the corners of relative boxes a little beyond the image.
+SLACK = 1.01
+# Pixels: boxes of a photo that all end before are hardly meant so.
+FEWEST_PIXELS = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class SplitArrays:
     features: npt.NDArray[np.floating]
     boxes: npt.NDArray[np.floating] | None
     sizes: npt.NDArray[np.number] | None
-    in_pixels: bool  # boxes; else they are relative to the image
+    in_pixels: bool = False  # boxes; else they are relative to the image
 
     def check_boxes(self, images: int) -> None:
         """Raise CrossAlignError when boxes or sizes fit neither rows nor images, or boxes have no scale."""
@@ -90,8 +97,57 @@ def open_arrays(root: Path, split: str, *, boxes: bool) -> SplitArrays:
     sizes = _open(size_path) if size_path.is_file() else None
     if sizes is not None and (sizes.ndim != 2 or sizes.shape[1] != 2 or not (sizes > 0).all()):
         raise CrossAlignError(f"{size_path}: sizes must be (n, 2): width and height of every image in pixels")
-    in_pixels = box_array is not None and bool((box_array > 1).any())
-    return SplitArrays(split, path, features, box_array, sizes, in_pixels)
+    return SplitArrays(split, path, features, box_array, sizes)
+
+
+def with_box_units(parts: Sequence[SplitArrays], units: BoxUnits | None) -> list[SplitArrays]:
+    """Splits that all have boxes, or none, and the units of those: as told, or as their values tell.
+
+    Boxes are relative where no corner lies more than a hundredth beyond 1, and in pixels where every image has
+    one beyond 2 (images whose boxes are all zero aside). One answer holds for all splits.
+
+    Raises:
+        CrossAlignError: the values tell neither, or units are given and there are no boxes.
+    """
+    if parts[0].boxes is None:
+        if units is not None:
+            raise CrossAlignError(
+                f"{parts[0].path.parent}: --box-units {units} is given, but there are no boxes to import"
+            )
+        return list(parts)
+    in_pixels = _pixels_by_value(parts) if units is None else units == "pixels"
+    return [replace(part, in_pixels=in_pixels) for part in parts]
+
+
+def _pixels_by_value(parts: Sequence[SplitArrays]) -> bool:
+    """Whether boxes are in pixels, from the largest corner of every row."""
+    corners = [_largest_corners(part.boxes) for part in parts if part.boxes is not None]
+    used = np.concatenate(corners)
+    used = used[used > 0]
+    if (used <= SLACK).all():
+        return False
+    if (used > FEWEST_PIXELS).all():
+        return True
+    part, found = next(
+        (part, found) for part, found in zip(parts, corners, strict=True) if (found > SLACK).any()
+    )
+    row = int(np.argmax(found > SLACK))
+    raise CrossAlignError(
+        f"{part.path.with_name(f'{part.split}_boxes.npy')}: row {row} reaches {found[row]:.4g}, but "
+        f"{(used <= FEWEST_PIXELS).sum()} of {len(used)} rows of all splits stay below {FEWEST_PIXELS:g}, so the "
+        "boxes are neither pixels nor relative for sure; say it with --box-units pixels or --box-units relative"
+    )
+
+
+def _largest_corners(boxes: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """The largest finite coordinate of every row ``(n,)``, at least 0."""
+    largest = np.zeros(len(boxes))
+    step = max(1, BLOCK_BYTES // max(1, boxes[:1].nbytes))
+    for start in range(0, len(boxes), step):
+        block = np.asarray(boxes[start : start + step], np.float64)
+        finite = np.isfinite(block)
+        largest[start : start + step] = np.max(block, axis=(1, 2), where=finite, initial=0)
+    return largest
 
 
 def scan_rows(

@@ -35,7 +35,8 @@ def match_rows(
     """Group rows and captions by image.
 
     ``rows == captions`` means that the row of an image is repeated for every caption (or that every image has
-    one caption); ``rows * per_image == captions`` means that it stands once.
+    one caption); ``rows * per_image == captions`` means that it stands once. Where rows are repeated they must
+    stand in groups of ``per_image``: any other layout could be read in more than one way, and needs ids.
 
     Args:
         path: the caption file, for messages.
@@ -43,13 +44,14 @@ def match_rows(
         repeats: ``(rows,)``, whether a row equals the row before it.
 
     Raises:
-        CrossAlignError: the counts do not fit together.
+        CrossAlignError: the counts do not fit together, or repeated rows do not stand in such groups.
     """
     if rows == captions and ids is not None and len(ids) == rows and len(set(ids)) < rows:
         return _by_id(ids)
     if rows * per_image == captions and per_image > 1:
         images, row_width = rows, 1
-    elif rows == captions and rows % per_image == 0 and _stand_repeated(repeats, per_image):
+    elif rows == captions and per_image > 1 and repeats.any():
+        _check_groups(path, ids, per_image, repeats)
         images, row_width = rows // per_image, per_image
     elif rows == captions:
         images, row_width, per_image = rows, 1, 1
@@ -80,12 +82,35 @@ def _by_id(ids: Sequence[str]) -> list[ImageRows]:
     return images
 
 
-def _stand_repeated(repeats: npt.NDArray[np.bool_], per_image: int) -> bool:
-    """Whether most groups hold one row over and over; the others are then damaged, not a different layout."""
-    if per_image == 1 or not len(repeats):
-        return False
-    inside = repeats.reshape(-1, per_image)[:, 1:]
-    return bool(inside.all(axis=1).mean() > 0.5)
+def _check_groups(
+    path: Path, ids: Sequence[str] | None, per_image: int, repeats: npt.NDArray[np.bool_]
+) -> None:
+    """Refuse repeated rows that do not tell beyond doubt where the next image begins.
+
+    Where most groups hold one row over and over, the others are damaged and reported as such.
+    """
+    rows = len(repeats)
+    if rows % per_image == 0:
+        whole = repeats.reshape(-1, per_image)[:, 1:].all(axis=1).mean() > 0.5
+        # Equal rows on both sides of a border: one image with more captions, unless the ids count two.
+        apart = not repeats[::per_image].any() or (ids is not None and len(ids) == rows // per_image)
+        if whole and apart:
+            return
+    split = path.name.removesuffix("_caps.txt")
+    starts = np.flatnonzero(~repeats)
+    lengths = np.diff(np.append(starts, rows))
+    low, high = int(lengths.min()), int(lengths.max())
+    odd = int(np.argmax(lengths != per_image))
+    first, last = int(starts[odd]), int(starts[odd] + lengths[odd]) - 1
+    if low == high:
+        found, mend = f"groups of {low}", f"give --captions-per-image {low}"
+    else:
+        found = f"groups of {low} to {high} (the first other one: rows {first}-{last})"
+        mend = "give --captions-per-image if another number fits (1: every row is an image)"
+    raise CrossAlignError(
+        f"{path.with_name(f'{split}_ims.npy')}: equal rows stand in {found}, not of the {per_image} captions of "
+        f"an image; {mend}, or name the image of every row in {split}_ids.txt"
+    )
 
 
 def _names_of_images(

@@ -90,7 +90,8 @@ def _write_features(
         "source": name,
         "files": files,
     }
-    key = hashlib.sha256(json.dumps([manifest, dtype, boxes, ids]).encode()).hexdigest()[:16]
+    settings = [manifest, dtype, boxes, first.in_pixels, ids]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     folder = out.parent / f".{out.name}.features-{key}"
     units, dim = first.features.shape[1:]
     with (

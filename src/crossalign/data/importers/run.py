@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crossalign import __version__
 from crossalign.data.collection import Collection
-from crossalign.data.importers.checks import SourceProblemsError, check_source
+from crossalign.data.importers.checks import SourceProblemsError, check_source, ids_of_photos
 from crossalign.data.importers.source import Source
 from crossalign.data.importers.splits import SplitChoice, assign_splits, without_splits
 from crossalign.data.tables import check_target
@@ -45,7 +45,7 @@ def checked_source(
             f"{called}: no images with captions{left}; check that this is the right file and format"
         )
     if splits.sizes:
-        good.captions = assign_splits(good.captions, [image.id for image in good.images], splits)
+        good.captions = assign_splits(good.captions, ids_of_photos(good, good.images), splits)
     good.provenance = {
         **source.provenance,
         "program": f"crossalign {__version__}",

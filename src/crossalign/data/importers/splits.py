@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from crossalign.data.collection import CaptionRecord
@@ -83,14 +83,19 @@ def without_splits(source: Source, choice: SplitChoice) -> Source:
 
 
 def assign_splits(
-    captions: Sequence[CaptionRecord], image_ids: Sequence[str], choice: SplitChoice
+    captions: Sequence[CaptionRecord], photo_of: Mapping[str, str], choice: SplitChoice
 ) -> list[CaptionRecord]:
     """Draw splits by image: the order of the images does not matter, only their ids and the seed.
+
+    Args:
+        photo_of: for every image the id that is drawn for it; images of one photo have one.
 
     Raises:
         CrossAlignError: the sizes leave a split, or ``train``, without an image.
     """
-    drawn = sorted(image_ids, key=lambda name: hashlib.sha256(f"{choice.seed}\n{name}".encode()).digest())
+    drawn = sorted(
+        set(photo_of.values()), key=lambda name: hashlib.sha256(f"{choice.seed}\n{name}".encode()).digest()
+    )
     split_of = dict.fromkeys(drawn, "train")
     start = 0
     for name, size in choice.sizes.items():
@@ -102,4 +107,4 @@ def assign_splits(
             )
         split_of.update(dict.fromkeys(drawn[start : start + count], name))
         start += count
-    return [replace(caption, split=split_of[caption.image_id]) for caption in captions]
+    return [replace(caption, split=split_of[photo_of[caption.image_id]]) for caption in captions]

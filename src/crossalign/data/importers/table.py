@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,8 @@ __all__ = ["Columns", "read_table"]
 class Columns:
     """Names of the columns of a table; those that are optional are used when the table has them.
 
-    Without ``image_id`` the path is the id of an image; without ``caption_id`` captions are ``image#0``, ...
+    One under another name than the usual must be there. Without ``image_id`` the path is the id of an image; without
+    ``caption_id`` captions are ``image#0``, ...
     """
 
     image: str = "image"
@@ -56,7 +57,8 @@ def read_table(
         quotes: whether quotation marks enclose fields; yes for commas, no for tabs.
 
     Raises:
-        CrossAlignError: the file is missing, or has not the columns for image and caption.
+        CrossAlignError: the file is missing, has not the columns for image and caption or one that was named, or
+            has two columns of one name.
     """
     path, columns = Path(path), columns or Columns()
     if not path.is_file():
@@ -74,12 +76,7 @@ def read_table(
     rows = _rows(path, delimiter, quotes)
     _, header = next(rows, (0, []))
     header = [name.strip() for name in header]
-    missing = [name for name in (columns.image, columns.caption) if name not in header]
-    if missing:
-        raise CrossAlignError(
-            f"{path}: no column '{missing[0]}'; it has {printable(', '.join(header)) or 'none'} "
-            "(name them with --image-column and --caption-column)"
-        )
+    _check_header(path, header, columns)
     captions_of: Counter[str] = Counter()
     for line, row in rows:
         where = f"{path.name} line {line}"
@@ -88,6 +85,23 @@ def read_table(
         else:
             source.add_problem(MALFORMED, f"{where} ({len(row)} columns instead of {len(header)})")
     return source
+
+
+def _check_header(path: Path, header: Sequence[str], columns: Columns) -> None:
+    for field in fields(columns):
+        name = getattr(columns, field.name)
+        if name not in header and (field.name in ("image", "caption") or name != field.default):
+            option = f"--{field.name.replace('_', '-')}-column"
+            raise CrossAlignError(
+                f"{path}: no column '{name}'; it has {printable(', '.join(header)) or 'none'} "
+                f"(name the right one with {option})"
+            )
+    # Spreadsheets leave columns without a name at the end; nobody can ask for one.
+    twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
+    if twice is not None:
+        raise CrossAlignError(
+            f"{path}: {header.count(twice)} columns are named '{printable(twice)}'; rename all but one"
+        )
 
 
 def _rows(path: Path, delimiter: str, quotes: bool) -> Iterator[tuple[int, list[str]]]:

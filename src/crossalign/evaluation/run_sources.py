@@ -1,57 +1,57 @@
-"""What commands on a trained model share: its own collection and features, or those that the options name."""
+"""The data of a training run: what a model is measured on, and where the result goes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from crossalign.errors import CrossAlignError
+from crossalign.recipe import Recipe, load_recipe
+from crossalign.sources import Sources
 
-if TYPE_CHECKING:
-    from crossalign.recipe import Recipe
-    from crossalign.sources import Sources
-
-__all__ = ["open_sources", "place_of_result", "told_inputs"]
+__all__ = ["place_of_result", "run_recipe", "run_sources", "told_inputs"]
 
 
-def open_sources(
-    model: str,
-    collection: Path | None,
-    image_features: Sequence[str],
-    text_features: str | None,
+def run_recipe(name: str | Path) -> Recipe | None:
+    """The recipe of a training run; None where ``name`` is no run."""
+    path = Path(name) / "recipe.yaml"
+    return load_recipe(path) if path.is_file() else None
+
+
+def run_sources(
+    name: str | Path,
+    collection: str | Path | None = None,
+    image_features: Sequence[str] = (),
+    text_features: str | None = None,
     *,
-    raw: bool,
-) -> tuple[Sources, Recipe | None]:
-    """The collection and the stores to take, and the recipe where the model is a training run.
+    raw: bool = False,
+) -> Sources:
+    """The collection and the stores to measure a model on.
 
-    A run's own stores stand in for options that were left out, unless ``raw`` asks for photos and captions
-    themselves. In another collection, or the run's own where it is now, they are the stores of the same names, where
-    there are any.
+    A run's own stores stand in for those that are not named, unless ``raw`` asks for photos and captions themselves.
+    In another collection, or the run's own where it is now, they are the stores of the same names, where there are
+    any.
 
     Raises:
-        CrossAlignError: no collection is named, neither by an option nor by a run; no such collection or store;
-            ``raw`` and a store.
+        CrossAlignError: no collection is named, neither here nor by a run; no such collection or store; ``raw`` and a
+            store.
     """
-    from crossalign.recipe import load_recipe
-    from crossalign.sources import Sources
-
     if raw and (image_features or text_features is not None):
         option = "--image-features" if image_features else "--text-features"
         raise CrossAlignError(f"--raw reads no stores, and {option} names one; give one of both")
-    run = Path(model)
-    recipe = load_recipe(run / "recipe.yaml") if (run / "recipe.yaml").is_file() else None
-    place = collection or (Path(recipe.data.collection) if recipe is not None else None)
+    recipe = run_recipe(name)
+    place = collection or (recipe.data.collection if recipe is not None else None)
     if place is None:
-        raise CrossAlignError(f"{model}: not a training run, so it names no collection; give --collection")
+        raise CrossAlignError(f"{name}: not a training run, so it names no collection; give --collection")
+    folder = Path(place)
     stores, text_store = tuple(image_features), text_features
     if recipe is not None and not raw:
-        own, own_text = _names_of_stores(place, recipe)
-        if not _is_own(place, recipe):
-            own = own if all(_stored(place, name) for name in own) else ()
-            own_text = own_text if own_text is not None and _stored(place, own_text) else None
+        own, own_text = _names_of_stores(folder, recipe)
+        if not _is_own(folder, recipe):
+            own = own if all(_stored(folder, name) for name in own) else ()
+            own_text = own_text if own_text is not None and _stored(folder, own_text) else None
         stores, text_store = stores or own, text_store or own_text
-    return Sources.open(place, stores, text_store), recipe
+    return Sources.open(folder, stores, text_store)
 
 
 def told_inputs(sources: Sources) -> str:

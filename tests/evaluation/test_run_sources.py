@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from crossalign.cli.run_parts import open_sources, place_of_result, told_inputs
 from crossalign.data.collection import Collection
 from crossalign.data.features import FeatureWriter
+from crossalign.evaluation.run_sources import place_of_result, run_recipe, run_sources, told_inputs
 from photo_collection import paint, write_collection
 
 
@@ -64,7 +64,7 @@ def test_another_collection_gives_the_stores_of_the_same_names_that_it_has(
     shutil.copytree(tmp_path / "collection", moved)
     for store in removed:
         shutil.rmtree(moved / "features" / store)
-    sources, recipe = open_sources(str(run), moved, features, None, raw=False)
+    sources, recipe = run_sources(run, moved, features), run_recipe(run)
     stores = [store for store in (*sources.image_stores, sources.text_store) if store is not None]
     assert [store.folder for store in stores] == [moved / "features" / store for store in taken]
     assert recipe is not None
@@ -78,11 +78,11 @@ def test_another_collection_gives_the_stores_of_the_same_names_that_it_has(
 
 def test_the_own_collection_gives_what_the_recipe_names(run: Path, tmp_path: Path) -> None:
     for collection in (None, tmp_path / "collection"):
-        sources, recipe = open_sources(str(run), collection, (), None, raw=False)
+        sources, recipe = run_sources(run, collection), run_recipe(run)
         assert [store.folder.name for store in sources.image_stores] == ["one", "two"]
         assert sources.text_store is not None
         assert recipe is not None
         assert place_of_result(run, recipe, sources, "val", 1) == run / "results" / "val"
-    raw, _ = open_sources(str(run), None, (), None, raw=True)
+    raw = run_sources(run, raw=True)
     assert (raw.image_stores, raw.text_store) == ((), None)
     assert place_of_result(run, recipe, raw, "test", 5) == run / "results" / "test-5-folds-raw"

@@ -1,0 +1,125 @@
+"""``crossalign study``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    study: Annotated[
+        str, typer.Argument(help="A study that comes with the package (see --list), or the path of a .yaml.")
+    ] = "",
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds of every variant, such as 0,1,2; default: the study's own.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Run this variant and no other. Repeatable.")
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Change a setting of all runs: section.key=value, read as YAML. Repeatable."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder of records, table and plot; default: studies/STUDY."),
+    ] = None,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", help="Folder of the run folders; default: runs/studies/STUDY.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Train nothing: write table and plot from the records.")
+    ] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="Run again what has failed.")] = False,
+    device: Annotated[
+        str, typer.Option(help="Where models are evaluated: auto, cpu, cuda, cuda:1 ...")
+    ] = "auto",
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the whole study, defaults included, and stop.")
+    ] = False,
+    list_studies: Annotated[
+        bool, typer.Option("--list", help="Print the names of the studies and stop.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print study.json on standard output.")] = False,
+) -> None:
+    """Train and evaluate a table of variants over seeds.
+
+    What has a record is skipped, what was interrupted goes on, and what fails is told while the others go on. Several
+    of these commands may work on one study side by side. After every run the table, the plot and the JSON in the
+    study's folder are written anew.
+    """
+    from crossalign.study.settings import available_studies, load_study
+
+    if list_studies:
+        typer.echo("\n".join(available_studies()))
+        return
+    if not study:
+        raise typer.BadParameter(
+            f"give a study: {', '.join(available_studies())}, or a .yaml", param_hint="STUDY"
+        )
+    settings = load_study(study)
+    if show:
+        typer.echo(settings.to_yaml(), nl=False)
+        return
+
+    import json
+
+    from rich.console import Console
+
+    from crossalign.cli.extract_parts import device_name
+    from crossalign.errors import CrossAlignError
+    from crossalign.study.plan import chosen_variants, plan_runs
+    from crossalign.study.report import write_report
+    from crossalign.study.runner import StudyRunner, Tally
+    from crossalign.study.table import notes, study_table
+
+    asked = _seeds(seeds) if seeds is not None else settings.seeds
+    overrides = override or []
+    chosen = chosen_variants(settings, only or [])
+    planned = [run for run in plan_runs(settings, asked, overrides) if run.variant in chosen]
+    folder = out or Path("studies") / settings.name
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    def write(told: bool = False) -> dict[str, object]:
+        return write_report(settings, folder, asked, overrides, tell=tell if told else lambda _: None)
+
+    tally = Tally()
+    if not report:
+        runner = StudyRunner(
+            settings.name,
+            folder,
+            runs or Path("runs") / "studies" / settings.name,
+            device=device_name(device),
+            retry=retry,
+            tell=tell,
+            after_each=write,
+        )
+        tally = runner.run(planned)
+    summary = write(told=True)
+    if as_json:
+        typer.echo(json.dumps(summary))
+    else:
+        Console(width=None if Console().is_terminal else 200).print(study_table(summary))
+        typer.echo("\n".join([*notes(summary), f"saved: {folder / 'table.md'}"]))
+    problems = {**tally.failed, **tally.differing}
+    if problems:
+        key, reason = next(iter(problems.items()))
+        count = f"{len(problems)} of {len(planned)} runs have no result"
+        remedy = "; mend it and add --retry" if tally.failed else ""
+        raise CrossAlignError(f"{count}, the first is {key}: {reason}{remedy}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` as numbers."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts) or len(set(parts)) < len(parts):
+        raise typer.BadParameter(
+            f"'{text}' is not a list of different seeds such as 0,1,2", param_hint="--seeds"
+        )
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,84 @@
+"""Evaluating what a training run, a model folder or a Hub name stands for, on its own data or on other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossalign.evaluation.grounding import GroundingResult
+from crossalign.evaluation.of_model import evaluate_model
+from crossalign.evaluation.results import RetrievalResult
+from crossalign.evaluation.run_sources import run_sources
+from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
+from crossalign.files import write_json
+from crossalign.model import RetrievalModel
+from crossalign.sources import Sources
+
+__all__ = ["RunEvaluation", "evaluate_run"]
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """What was measured, and with which model.
+
+    Attributes:
+        model: the model, loaded.
+        sources: what it was given.
+        result: retrieval in both directions.
+        grounding: word-to-region accuracy, where the collection knows what its words mean.
+    """
+
+    model: RetrievalModel
+    sources: Sources
+    result: RetrievalResult
+    grounding: GroundingResult | None
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result's folder, replacing an old result."""
+        # That of an earlier evaluation would be taken for this one's.
+        (Path(folder) / "grounding.json").unlink(missing_ok=True)
+        self.result.save(folder, overwrite=True)
+        if self.grounding is not None:
+            write_json(Path(folder) / "grounding.json", self.grounding.to_json())
+
+    def to_dict(self) -> dict[str, Any]:
+        """One document for machines."""
+        extra = {} if self.grounding is None else {"grounding": self.grounding.to_json()}
+        return self.result.to_dict() | extra
+
+
+def evaluate_run(
+    name: str | Path,
+    *,
+    collection: str | Path | None = None,
+    split: str = "test",
+    folds: int = 1,
+    image_features: Sequence[str] = (),
+    text_features: str | None = None,
+    raw: bool = False,
+    device: str | torch.device = "cpu",
+    command: str = "",
+    progress: bool = False,
+) -> RunEvaluation:
+    """Measure retrieval and, on synthetic scenes, word-to-region accuracy.
+
+    Args:
+        name: a training run, a model folder, or a model of the Hugging Face Hub.
+        collection: folder of the collection; the run's own by default.
+        image_features, text_features: stores instead of photos and captions; the run's own by default, see
+            :func:`~crossalign.evaluation.run_sources.run_sources`.
+        raw: encode photos and captions themselves, no stores of the run.
+        command: kept with the result.
+
+    Raises:
+        CrossAlignError: nothing is there or it does not fit, or no collection is known.
+    """
+    model = RetrievalModel.from_pretrained(name, device)
+    sources = run_sources(name, collection, image_features, text_features, raw=raw)
+    result = evaluate_model(model, sources, split, folds=folds, command=command, progress=progress)
+    grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
+    return RunEvaluation(model, sources, result, grounding)

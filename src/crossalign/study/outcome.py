@@ -1,0 +1,110 @@
+"""From a finished run folder to what its record tells."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crossalign import __version__
+from crossalign.evaluation.of_run import evaluate_run
+from crossalign.evaluation.results import write_ranks
+from crossalign.provenance import code_state, machine, now, shown_command
+from crossalign.study.records import Origin, RunOutcome
+from crossalign.training.metrics import read_metrics
+from crossalign.training.trainer import TrainingResult
+
+__all__ = ["SPLIT", "measure_run", "origin"]
+
+SPLIT = "test"
+"""What is measured; epochs are chosen on the recipe's validation split."""
+
+
+def origin() -> Origin:
+    """Version, commit, machine, command line and time of this process."""
+    return Origin(
+        version=__version__,
+        command=shown_command("crossalign", sys.argv[1:]),
+        date=now(),
+        machine=machine(),
+        **code_state(),
+    )
+
+
+def measure_run(
+    folder: Path, training: TrainingResult, ranks: Path, *, device: str | torch.device = "cpu"
+) -> RunOutcome:
+    """Evaluate a trained run on the test split and gather what its log says.
+
+    The result goes to ``results/test`` of the run's folder, as ``crossalign evaluate`` saves it, and its ranks also to
+    the file ``ranks``.
+
+    Raises:
+        CrossAlignError: the model and the collection do not fit.
+    """
+    measured = evaluate_run(
+        folder, split=SPLIT, device=device, command=shown_command("crossalign", sys.argv[1:])
+    )
+    measured.save(folder / "results" / SPLIT)
+    checksum = write_ranks(ranks, measured.result.table, compressed=True)
+    words = measured.grounding
+    events = read_metrics(folder / "metrics.jsonl")
+    validations = [event for event in events if event["kind"] == "validation"]
+    trained = [event for event in events if event["kind"] == "train"]
+    parameters = list(measured.model.parameters())
+    return RunOutcome(
+        result=measured.result.to_dict() | {"ranks": {"file": "ranks.npz", "sha256": checksum}},
+        word_to_region=None if words is None else _numbers(words.to_json()),
+        validation_rsum=training.best_rsum,
+        best_epoch=training.best_epoch,
+        validation=[
+            {name: _short(value) for name, value in _numbers(event).items()} for event in validations
+        ],
+        epochs=training.epochs,
+        steps=training.steps,
+        seconds=round(training.seconds, 1),
+        share_waiting_for_data=_short(training.data_seconds / max(training.seconds, 1e-9)),
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        embedding_width=measured.model.dim,
+        embedding_views=getattr(measured.model.config.image.encoder, "views", 1),
+        last=_last(trained),
+        by_epoch=_by_epoch(trained, training.epochs),
+    )
+
+
+def _numbers(event: Mapping[str, Any]) -> dict[str, float]:
+    """The finite numbers of a line of the log."""
+    return {
+        name: value
+        for name, value in event.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def _short(value: float) -> float:
+    """Six digits: more only fill the file."""
+    return float(f"{value:.6g}")
+
+
+def _last(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    last: dict[str, float] = {}
+    for event in events:
+        last |= _numbers(event)
+    return {name: _short(value) for name, value in last.items() if name not in ("step", "epoch")}
+
+
+def _by_epoch(events: Iterable[Mapping[str, Any]], epochs: int) -> dict[str, list[float | None]]:
+    sums: dict[str, list[list[float]]] = {}
+    for event in events:
+        for name, value in _numbers(event).items():
+            if name not in ("step", "epoch"):
+                sums.setdefault(name, [[] for _ in range(epochs)])[event["epoch"] - 1].append(value)
+    return {
+        name: [_short(sum(values) / len(values)) if values else None for values in lists]
+        for name, lists in sums.items()
+    }

@@ -1,0 +1,142 @@
+"""A study's summary as a picture: one row a variant, or lines along an axis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crossalign.errors import missing_extra
+from crossalign.files import atomic_path
+
+__all__ = ["draw_study"]
+
+COLOURS = ("#2f6db3", "#c8553d", "#3d8f5f", "#8a5fb0", "#b58a1e", "#5b6770")
+DASHES = ("--", ":", "-.")
+INK, FAINT = "#333333", "#cccccc"
+Row = Mapping[str, Any]
+
+
+def draw_study(summary: Mapping[str, Any], path: str | Path) -> None:
+    """Write the picture as PNG, whole or not at all: the mean of R@sum with its standard deviation over seeds, and
+    every seed as a faint dot.
+
+    Along an axis every recipe has its own line, variants without a place on it are dashed, and every further number
+    of the study has a panel below.
+
+    Raises:
+        CrossAlignError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise missing_extra("matplotlib", "report", "drawing a study") from None
+    with rc_context({"font.size": 10, "axes.edgecolor": INK, "text.parse_math": False}):
+        figure = Figure(figsize=(7.0, 4.0), layout="constrained")
+        if summary["study"]["plot"] is not None:
+            _lines(figure, summary)
+        else:
+            _rows(figure, summary)
+        figure.suptitle(summary["study"]["title"], fontsize=11)
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            figure.savefig(file, format="png", dpi=144, metadata={"Software": None})
+
+
+def _rows(figure: Any, summary: Mapping[str, Any]) -> None:
+    variants: Mapping[str, Row] = summary["variants"]
+    figure.set_size_inches(7.0, 1.3 + 0.34 * len(variants))
+    axes = figure.add_subplot()
+    for place, (name, row) in enumerate(variants.items()):
+        value = row.get("test", {}).get("rsum")
+        if value is None:
+            axes.annotate(
+                "no run yet", (0.01, place), xycoords=("axes fraction", "data"), color="#888888", va="center"
+            )
+            continue
+        colour = COLOURS[0] if name == summary["study"]["baseline"] else COLOURS[1]
+        below = [place + 0.2] * len(value["values"])
+        axes.plot(value["values"], below, ".", color=colour, alpha=0.45, markersize=5)
+        axes.errorbar(value["mean"], place, xerr=value["sd"], fmt="o", color=colour, capsize=4, markersize=6)
+    base = variants[summary["study"]["baseline"]].get("test", {}).get("rsum")
+    if base is not None:
+        axes.axvline(base["mean"], color=COLOURS[0], linewidth=1, linestyle="--", alpha=0.6)
+    axes.set_yticks(range(len(variants)), list(variants))
+    axes.set_ylim(len(variants) - 0.5, -0.5)
+    axes.set_xlabel(f"R@sum, {summary['split']} split (mean ± standard deviation over seeds)")
+    axes.margins(x=0.08)
+    _plain(axes, "x")
+
+
+def _lines(figure: Any, summary: Mapping[str, Any]) -> None:
+    names = [name for name in summary["study"]["numbers"] if _measured(summary, name)]
+    figure.set_size_inches(7.0, 3.2 + 1.9 * len(names))
+    panels = figure.subplots(
+        1 + len(names), 1, sharex=True, squeeze=False, height_ratios=[1.5, *[1.0] * len(names)]
+    )[:, 0]
+    for panel, name in zip(panels, [None, *names], strict=True):
+        _panel(panel, summary, name)
+    plot = summary["study"]["plot"]
+    places = sorted({row["x"] for row in summary["variants"].values() if row["x"] is not None})
+    if plot["log"]:
+        panels[-1].set_xscale("log")
+        panels[-1].minorticks_off()
+    panels[-1].set_xticks(places, [f"{place:g}" for place in places])
+    panels[-1].set_xlabel(plot["x"])
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(frameon=False, fontsize=9)
+
+
+def _panel(axes: Any, summary: Mapping[str, Any], number: str | None) -> None:
+    """R@sum, or a further number, of every variant against its place on the axis."""
+    lines: dict[str, list[tuple[float, Row]]] = {}
+    flat = 0
+    for name, row in summary["variants"].items():
+        value = _value(row, number)
+        if value is None:
+            continue
+        if row["x"] is not None:
+            lines.setdefault(row["recipe"], []).append((row["x"], value))
+            continue
+        colour, dashes = COLOURS[-1], DASHES[flat % len(DASHES)]
+        flat += 1
+        axes.axhline(value["mean"], color=colour, linestyle=dashes, linewidth=1, label=name)
+        if value["sd"] is not None:
+            axes.axhspan(value["mean"] - value["sd"], value["mean"] + value["sd"], color=colour, alpha=0.08)
+    for colour, (recipe, points) in zip(COLOURS * len(lines), lines.items(), strict=False):
+        points.sort(key=lambda point: point[0])
+        xs, values = zip(*points, strict=True)
+        for x, value in points:
+            axes.plot(
+                [x] * len(value["values"]), value["values"], ".", color=colour, alpha=0.35, markersize=5
+            )
+        axes.errorbar(
+            xs,
+            [value["mean"] for value in values],
+            yerr=[value["sd"] or 0.0 for value in values],
+            fmt="o-",
+            color=colour,
+            capsize=4,
+            markersize=5,
+            label=recipe,
+        )
+    axes.set_ylabel(f"R@sum, {summary['split']}" if number is None else number.replace("_", " "))
+    _plain(axes, "y")
+
+
+def _measured(summary: Mapping[str, Any], number: str) -> bool:
+    return any(_value(row, number) is not None for row in summary["variants"].values())
+
+
+def _value(row: Row, number: str | None) -> Row | None:
+    value: Row | None = (row.get("test", {}) if number is None else row.get("numbers", {})).get(
+        number or "rsum"
+    )
+    return value
+
+
+def _plain(axes: Any, grid: str) -> None:
+    axes.grid(axis=grid, color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)

@@ -1,0 +1,171 @@
+"""Runs what a study still lacks: one run after the other, beside other runners, over days."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from crossalign.data.collection import Collection
+from crossalign.errors import CrossAlignError
+from crossalign.files import write_text
+from crossalign.lock import FileLock
+from crossalign.provenance import now
+from crossalign.recipe_differences import differing_settings
+from crossalign.study.outcome import SPLIT, measure_run, origin
+from crossalign.study.plan import PlannedRun
+from crossalign.study.records import (
+    RunOutcome,
+    RunRecord,
+    differing_from,
+    ranks_path,
+    read_record,
+    record_path,
+    write_record,
+)
+from crossalign.training.trainer import train
+
+__all__ = ["StudyRunner", "Tally"]
+
+
+@dataclass
+class Tally:
+    """How the runs asked for stand after one pass, by their keys.
+
+    Attributes:
+        done: trained and measured now.
+        kept: had a record already.
+        failed: why a run failed, now or earlier.
+        differing: why a run was left alone: what is there was made with other settings.
+        busy: in the hands of another runner.
+    """
+
+    done: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    differing: dict[str, str] = field(default_factory=dict)
+    busy: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyRunner:
+    """Trains, measures and records the runs of a study.
+
+    Attributes:
+        study: the study's name.
+        out: folder of the records.
+        runs: folder of the run folders, heavy and needed only until a run has its record.
+        device: where a model is evaluated.
+        retry: run again what had failed before this runner began.
+        tell: takes a line about every run.
+        after_each: called after every new record.
+        progress: show the bar of training.
+    """
+
+    study: str
+    out: Path
+    runs: Path
+    device: str = "cpu"
+    retry: bool = False
+    tell: Callable[[str], None] = lambda _: None
+    after_each: Callable[[], object] = lambda: None
+    progress: bool = True
+    began: str = field(default_factory=now)
+
+    def run(self, planned: Sequence[PlannedRun]) -> Tally:
+        """One pass over the runs: what has a record or is in other hands is passed by, a failure stops no other.
+
+        Raises:
+            CrossAlignError: a damaged record.
+        """
+        tally = Tally()
+        self.runs.mkdir(parents=True, exist_ok=True)
+        for number, run in enumerate(planned, start=1):
+            # Looked at before the claim, too, so that a finished study is only read.
+            if self._settled(run, tally):
+                continue
+            with self._claim(run) as holder:
+                if holder is not None:
+                    tally.busy[run.key] = holder
+                    self.tell(f"{run.key}: in work by {holder}")
+                    continue
+                if self._settled(run, tally):
+                    continue
+                self.tell(f"{run.key}: run {number} of {len(planned)}")
+                record = self._carry_out(run)
+            if record.outcome is None:
+                tally.failed[run.key] = record.reason or ""
+                self.tell(f"{run.key}: failed: {record.reason}")
+            else:
+                tally.done.append(run.key)
+                metrics = record.outcome.result["metrics"]
+                self.tell(f"{run.key}: R@sum {metrics['rsum']:.1f}, {record.outcome.seconds / 60:.1f} min")
+            self.after_each()
+        return tally
+
+    def _settled(self, run: PlannedRun, tally: Tally) -> bool:
+        """Whether there is nothing to do for a run; the tally then says why."""
+        path = record_path(self.out, run)
+        if path.exists():
+            record = read_record(path)
+            differing = differing_from(run.recipe, record)
+            if record.status == "done" and not differing:
+                tally.kept.append(run.key)
+                return True
+            if record.status == "done":
+                self._leave(run, tally, path, differing, "--out")
+                return True
+            # A failure with other settings says nothing about these.
+            if not differing and not (self.retry and record.origin.date < self.began):
+                tally.failed[run.key] = record.reason or ""
+                return True
+        unfinished = self.runs / run.key / "recipe.yaml"
+        if unfinished.exists():
+            found = yaml.safe_load(unfinished.read_text(encoding="utf-8"))
+            if differing := differing_settings(run.recipe, found):
+                self._leave(run, tally, unfinished.parent, differing, "--runs")
+                return True
+        return False
+
+    def _leave(
+        self, run: PlannedRun, tally: Tally, place: Path, differing: Sequence[str], option: str
+    ) -> None:
+        tally.differing[run.key] = (
+            f"{place}: made with other settings ({', '.join(differing)}); repeat the --set of then, remove it, or "
+            f"choose another {option}"
+        )
+        self.tell(tally.differing[run.key])
+
+    @contextmanager
+    def _claim(self, run: PlannedRun) -> Iterator[str | None]:
+        """Hold a run; yields who else holds it, or None. A killed holder's claim is free again."""
+        path = self.runs / f"{run.key}.lock"
+        try:
+            lock = FileLock(path, "crossalign study")
+        except OSError as error:
+            raise CrossAlignError(
+                f"{path}: cannot be opened ({error.strerror}); choose another --runs"
+            ) from None
+        with lock:
+            yield None if lock.acquire() else lock.holder()
+
+    def _carry_out(self, run: PlannedRun) -> RunRecord:
+        folder = self.runs / run.key
+        outcome: RunOutcome | str
+        try:
+            # Asked now: to learn after the training that there is nothing to measure on would be late.
+            Collection.load(run.recipe.data.collection).split(SPLIT)
+            training = train(run.recipe, folder, resume="auto", progress=self.progress)
+            outcome = measure_run(folder, training, ranks_path(self.out, run), device=self.device)
+        except CrossAlignError as error:
+            outcome = str(error)
+        except Exception as error:
+            notes = self.runs / f"{run.key}-error.txt"
+            write_text(notes, traceback.format_exc())
+            message = " ".join(str(error).split()) or "no message"
+            outcome = f"unexpected {type(error).__name__}: {message} (traceback: {notes.name} beside the run)"
+        return write_record(self.out, run, self.study, origin(), outcome)

@@ -1,0 +1,151 @@
+"""A study: which variants are trained over which seeds, and what each is compared with."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BeforeValidator, Field, model_validator
+
+from crossalign.errors import CrossAlignError
+from crossalign.settings import Settings, parse_settings
+
+__all__ = ["PlotSettings", "StudySettings", "Variant", "as_override", "available_studies", "load_study"]
+
+NAME = re.compile(r"[A-Za-z0-9+][A-Za-z0-9+._-]*")
+
+
+def as_override(key: str, value: Any) -> str:
+    """A setting as ``--set`` takes it: ``section.key=value``, the value as YAML in one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**9)
+    return f"{key}={text.removesuffix(chr(10)).removesuffix(chr(10) + '...')}"
+
+
+def _overrides(value: Any) -> Any:
+    """``{"a.b": c}`` as ``["a.b=c"]``; anything else as it is."""
+    if not isinstance(value, dict):
+        return value
+    return [as_override(key, inner) for key, inner in value.items()]
+
+
+Overrides = Annotated[tuple[str, ...], BeforeValidator(_overrides)]
+
+
+class Variant(Settings):
+    """One row of the table: a recipe, changed."""
+
+    recipe: str = Field(
+        description="name of a recipe of the package, or path of a .yaml beside the study's file"
+    )
+    set: Overrides = Field(
+        default=(), description="settings changed, as `section.key: value` or a list of `section.key=value`"
+    )
+    against: str | None = Field(
+        default="", description="the variant it is compared with; default: the study's baseline; null: none"
+    )
+    x: float | None = Field(default=None, description="its place along the axis of the plot")
+
+
+class PlotSettings(Settings):
+    """A plot along an axis instead of one row a variant."""
+
+    x: str = Field(description="label of the axis")
+    log: bool = Field(default=False, description="logarithmic axis")
+
+
+class StudySettings(Settings):
+    """A table of training runs: variants times seeds."""
+
+    name: str = Field(description="names the study and its folders")
+    title: str = Field(description="what the table shows, in words")
+    collection: str | None = Field(
+        default=None, description="folder of the collection of all runs; default: the recipes' own"
+    )
+    set: Overrides = Field(default=(), description="settings changed in all runs, before the variant's own")
+    baseline: str = Field(description="the variant that others are compared with")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(0, 1, 2), min_length=1, description="unless --seeds is given"
+    )
+    variants: dict[str, Variant] = Field(min_length=1, description="by name, in the order of the table")
+    plot: PlotSettings | None = Field(default=None, description="draw the variants along their `x`")
+    numbers: tuple[str, ...] = Field(
+        default=(), description="further numbers of the training log that the table and the plot show"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> StudySettings:
+        for name in (self.name, *self.variants):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"'{name}' names files: use letters, digits and + . _ - only")
+        if self.baseline not in self.variants:
+            raise ValueError(
+                f"baseline '{self.baseline}' is no variant; there are {', '.join(self.variants)}"
+            )
+        for name, variant in self.variants.items():
+            if variant.against and (variant.against not in self.variants or variant.against == name):
+                raise ValueError(f"variants.{name}.against: '{variant.against}' is no other variant")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: one stands there twice")
+        if self.plot is not None and sum(variant.x is not None for variant in self.variants.values()) < 2:
+            raise ValueError("plot: needs an x in two variants at least")
+        if self.plot is not None and self.plot.log and any((v.x or 1.0) <= 0 for v in self.variants.values()):
+            raise ValueError("plot.log: every x must be above 0")
+        return self
+
+    def against(self, variant: str) -> str | None:
+        """The variant that ``variant`` is compared with."""
+        chosen = self.variants[variant].against
+        named = self.baseline if chosen == "" else chosen
+        return None if named == variant else named
+
+    def to_yaml(self) -> str:
+        """The whole study, defaults included."""
+        values = self.model_dump(mode="json")
+        for name in self.variants:
+            values["variants"][name]["against"] = self.against(name)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def available_studies() -> tuple[str, ...]:
+    """Names of the studies that come with the package."""
+    folder = resources.files("crossalign.studies")
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_study(source: str | Path) -> StudySettings:
+    """Read a study by path or by the name of one that comes with the package.
+
+    Recipes given by a path stand relative to the study's file.
+
+    Raises:
+        CrossAlignError: no such study, not YAML, an unknown key or a wrong value; the key is named.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise CrossAlignError(f"{path}: no such study file")
+        text = path.read_text(encoding="utf-8")
+    elif str(source) in available_studies():
+        text = (resources.files("crossalign.studies") / f"{source}.yaml").read_text(encoding="utf-8")
+    else:
+        raise CrossAlignError(
+            f"no study '{source}'; there are {', '.join(available_studies())}, or give a .yaml"
+        )
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise CrossAlignError(f"study {source}: not valid YAML ({' '.join(str(error).split())})") from None
+    study = parse_settings(StudySettings, values, f"study {source}")
+    placed = {
+        name: variant.model_copy(update={"recipe": _place(variant.recipe, path.parent)})
+        for name, variant in study.variants.items()
+    }
+    return study.model_copy(update={"variants": placed})
+
+
+def _place(recipe: str, folder: Path) -> str:
+    beside = folder / recipe
+    return str(beside) if Path(recipe).suffix in (".yaml", ".yml") and beside.is_file() else recipe

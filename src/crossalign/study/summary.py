@@ -1,0 +1,192 @@
+"""From records to what a study says: means and spreads over seeds, differences with their intervals and p-values."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from crossalign.errors import CrossAlignError
+from crossalign.evaluation.results import RetrievalResult
+from crossalign.evaluation.significance import compare_groups
+from crossalign.provenance import without_places
+from crossalign.study.outcome import SPLIT
+from crossalign.study.plan import PlannedRun, plan_runs
+from crossalign.study.records import RunOutcome, RunRecord, differing_from, load_result, read_records
+from crossalign.study.settings import StudySettings
+
+__all__ = ["summarize"]
+
+FORMAT = "crossalign-study"
+Group = Mapping[int, RunRecord]
+
+
+def summarize(
+    study: StudySettings,
+    folder: Path,
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    *,
+    resamples: int = 10_000,
+) -> dict[str, Any]:
+    """Everything that ``study.json`` holds, from the records below ``folder`` alone.
+
+    A record counts where it was made with the settings that the study asks for, whichever its seed. A run without
+    such a record is missing, and told so.
+
+    Args:
+        seeds: asked for, beside those found.
+        resamples: of the bootstrap and of the permutation test.
+
+    Raises:
+        CrossAlignError: a damaged record, or a recipe that does not exist.
+    """
+    records = read_records(folder)
+    known = {key: record for key, record in records.items() if key[0] in study.variants}
+    seeds = sorted({*seeds, *(seed for _, seed in known)})
+    done: dict[str, dict[int, RunRecord]] = {name: {} for name in study.variants}
+    runs: dict[str, dict[str, Any]] = {
+        name: {"done": [], "missing": [], "failed": {}, "differing": {}} for name in study.variants
+    }
+    results: dict[tuple[str, int], RetrievalResult | str] = {}
+    for run in plan_runs(study, seeds, overrides):
+        record, told = known.get((run.variant, run.seed)), runs[run.variant]
+        differing = () if record is None else differing_from(run.recipe, record)
+        if record is None or (record.outcome is None and differing):
+            told["missing"].append(run.seed)
+        elif record.outcome is None:
+            told["failed"][str(run.seed)] = record.reason
+        elif differing:
+            told["differing"][str(run.seed)] = list(differing)
+        else:
+            told["done"].append(run.seed)
+            done[run.variant][run.seed] = record
+            results[run.variant, run.seed] = _result(folder, run, record)
+    return {
+        "format": FORMAT,
+        "format_version": 1,
+        "study": without_places(study.model_dump(mode="json")),
+        "split": SPLIT,
+        "seeds": seeds,
+        "overrides": without_places(overrides),
+        "variants": {
+            name: {
+                "recipe": without_places(study.variants[name].recipe),
+                "x": study.variants[name].x,
+                "runs": runs[name],
+                **_numbers(done[name], study.numbers),
+                "against": _against(study, name, done, results, resamples),
+            }
+            for name in study.variants
+        },
+        "unknown_records": sorted({variant for variant, _ in records} - set(study.variants)),
+        "origin": _origin([record for group in done.values() for record in group.values()]),
+    }
+
+
+def _result(folder: Path, run: PlannedRun, record: RunRecord) -> RetrievalResult | str:
+    """The result with its ranks, or why there is none: the table does without, the comparison does not."""
+    try:
+        return load_result(folder, run, record)
+    except CrossAlignError as error:
+        return str(error).replace(f"{folder}/", "")
+
+
+def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
+    """Means and spreads of one variant over its seeds."""
+    outcomes = [record.outcome for _, record in sorted(group.items()) if record.outcome is not None]
+    if not outcomes:
+        return {}
+    metrics = [outcome.result["metrics"] for outcome in outcomes]
+    grounded = [outcome.word_to_region for outcome in outcomes if outcome.word_to_region is not None]
+    first: RunOutcome = outcomes[0]
+    return {
+        "test": {name: _spread([values[name] for values in metrics]) for name in metrics[0]},
+        "validation_rsum": _spread([outcome.validation_rsum for outcome in outcomes]),
+        "best_epoch": _spread([outcome.best_epoch for outcome in outcomes]),
+        "word_to_region": None
+        if not grounded
+        else {name: _spread([values[name] for values in grounded]) for name in ("accuracy", "chance")},
+        "training_minutes": _spread([outcome.seconds / 60 for outcome in outcomes]),
+        "share_waiting_for_data": _spread([outcome.share_waiting_for_data for outcome in outcomes]),
+        "parameters": first.parameters,
+        "trained_parameters": first.trained_parameters,
+        "embedding_width": first.embedding_width,
+        "embedding_views": first.embedding_views,
+        "numbers": {
+            name: _spread(values)
+            for name in numbers
+            if (values := [outcome.last[name] for outcome in outcomes if name in outcome.last])
+        },
+    }
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds (none for a single one), and the values themselves."""
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "values": list(values),
+    }
+
+
+def _against(
+    study: StudySettings,
+    name: str,
+    done: Mapping[str, Group],
+    results: Mapping[tuple[str, int], RetrievalResult | str],
+    resamples: int,
+) -> dict[str, Any] | None:
+    """The comparison of a variant with the one it stands against, over the seeds that both have."""
+    other = study.against(name)
+    if other is None:
+        return None
+    common = sorted(done[name].keys() & done[other].keys())
+    told: dict[str, Any] = {"variant": other, "seeds": common}
+    if not common:
+        return told | {"reason": "no seed that both have yet"}
+    pairs = [results[variant, seed] for variant in (other, name) for seed in common]
+    broken = [pair for pair in pairs if isinstance(pair, str)]
+    if broken:
+        return told | {"reason": broken[0]}
+    loaded = [pair for pair in pairs if not isinstance(pair, str)]
+    baselines, candidates = loaded[: len(common)], loaded[len(common) :]
+    try:
+        comparison = compare_groups(baselines, candidates, resamples=resamples)
+    except CrossAlignError as error:
+        return told | {"reason": str(error)}
+    return told | {
+        "confidence": comparison.confidence,
+        "resamples": comparison.resamples,
+        "images": comparison.images,
+        "captions": comparison.captions,
+        "rsum_by_seed": [
+            candidate.metrics["rsum"] - baseline.metrics["rsum"]
+            for baseline, candidate in zip(baselines, candidates, strict=True)
+        ],
+        "differences": {
+            entry.metric: {
+                "difference": entry.difference,
+                "low": entry.low,
+                "high": entry.high,
+                "p_value": entry.p_value,
+            }
+            for entry in comparison.differences
+        },
+    }
+
+
+def _origin(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """Where the runs were made: every machine, version and commit once, and from when to when."""
+    origins = [record.origin for record in records]
+    machines = [{key: value for key, value in origin.machine.items() if key != "load"} for origin in origins]
+    return {
+        "versions": sorted({origin.version for origin in origins}),
+        "commits": sorted({origin.commit for origin in origins if origin.commit is not None}),
+        "dirty": any(origin.dirty for origin in origins),
+        "commands": sorted({origin.command for origin in origins}),
+        "machines": [machine for place, machine in enumerate(machines) if machine not in machines[:place]],
+        "first": min((origin.date for origin in origins), default=None),
+        "last": max((origin.date for origin in origins), default=None),
+    }

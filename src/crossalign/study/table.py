@@ -1,0 +1,165 @@
+"""A study's summary as a table: for a page, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+__all__ = ["markdown_table", "notes", "origin_line", "study_page", "study_table"]
+
+RECALLS = {
+    "i2t_r1": "i→t R@1",
+    "i2t_r5": "R@5",
+    "i2t_r10": "R@10",
+    "t2i_r1": "t→i R@1",
+    "t2i_r5": "R@5",
+    "t2i_r10": "R@10",
+    "rsum": "R@sum",
+}
+MISSING = "–"
+Summary = Mapping[str, Any]
+
+
+def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """The heading and the rows, one a variant, as plain text."""
+    variants: Mapping[str, Mapping[str, Any]] = summary["variants"]
+    words = any(row.get("word_to_region") for row in variants.values())
+    numbers = [
+        name
+        for name in summary["study"]["numbers"]
+        if any(name in row.get("numbers", {}) for row in variants.values())
+    ]
+    heading = [
+        "variant",
+        "seeds",
+        *RECALLS.values(),
+        "validation R@sum",
+        *(["word→region %"] if words else []),
+    ]
+    heading += [*(name.replace("_", " ") for name in numbers), "minutes", "difference in R@sum"]
+    rows = []
+    for name, row in variants.items():
+        test, grounded = row.get("test", {}), row.get("word_to_region")
+        line = [name, f"{len(row['runs']['done'])} of {len(summary['seeds'])}"]
+        line += [_spread(test.get(metric)) for metric in RECALLS]
+        line.append(_spread(row.get("validation_rsum")))
+        if words:
+            chance = f" (chance {grounded['chance']['mean']:.1f})" if grounded else ""
+            line.append((_spread(grounded["accuracy"]) if grounded else MISSING) + chance)
+        line += [_spread(row.get("numbers", {}).get(number), ".4g") for number in numbers]
+        line += [_spread(row.get("training_minutes")), _difference(row["against"], summary)]
+        rows.append(line)
+    return heading, rows
+
+
+def notes(summary: Summary) -> Iterator[str]:
+    """What the table itself does not tell: what is missing and why, and what stands where it does not belong."""
+    for name, row in summary["variants"].items():
+        runs = row["runs"]
+        if runs["missing"]:
+            yield f"{name}: not run yet with seed {', '.join(map(str, runs['missing']))}"
+        for seed, reason in runs["failed"].items():
+            yield f"{name}, seed {seed}: failed: {reason}"
+        for seed, settings in runs["differing"].items():
+            yield (
+                f"{name}, seed {seed}: left out, made with other settings ({', '.join(settings)}); repeat the --set of "
+                "then, or remove the record and run it again"
+            )
+        against = row["against"]
+        if against is not None and against["seeds"] and "reason" in against:
+            yield f"{name}: not compared with {against['variant']}: {against['reason']}"
+    for variant in summary["unknown_records"]:
+        yield f"{variant}: has records but is no variant of the study; remove them"
+
+
+def origin_line(summary: Summary) -> str:
+    """Where the runs were made, in one line."""
+    origin = summary["origin"]
+    if not origin["machines"]:
+        return "No run has ended yet."
+    machines = "; ".join(
+        f"{machine.get('accelerator') or machine['processor']}, {machine['cores']} cores, "
+        f"{machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+        for machine in origin["machines"]
+    )
+    commits = ", ".join(commit[:7] for commit in origin["commits"]) or "no repository"
+    changed = " with changes" if origin["dirty"] else ""
+    return (
+        f"Made {origin['first'][:10]} to {origin['last'][:10]} by crossalign {', '.join(origin['versions'])} "
+        f"(commit {commits}{changed}) on {machines}."
+    )
+
+
+def markdown_table(summary: Summary) -> list[str]:
+    """The table as lines of Markdown."""
+    heading, rows = cells(summary)
+    lines = [_line(heading), "|---" * len(heading) + "|"]
+    return lines + [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
+
+
+def study_page(summary: Summary, *, picture: str | None = None) -> str:
+    """The whole of ``table.md``.
+
+    Args:
+        picture: file of the plot beside it.
+    """
+    study = summary["study"]
+    lines = [f"# {study['title']}", "", *markdown_table(summary), "", reading(summary), ""]
+    if told := [f"- {note}" for note in notes(summary)]:
+        lines += [*told, ""]
+    if picture is not None:
+        lines += [f"![R@sum of every variant]({picture})", ""]
+    changes = "".join(f" --set {override}" for override in summary["overrides"])
+    lines += [f"`crossalign study {study['name']}{changes}`. {origin_line(summary)}", ""]
+    return "\n".join(lines)
+
+
+def reading(summary: Summary) -> str:
+    """How the table is to be read."""
+    text = (
+        f"Recalls in percent on the {summary['split']} split, epochs chosen on validation; mean ± standard deviation "
+        "over seeds. "
+    )
+    compared = [row["against"] for row in summary["variants"].values() if row["against"]]
+    if measured := [entry for entry in compared if "differences" in entry]:
+        entry = measured[0]
+        text += (
+            f"Differences: to `{summary['study']['baseline']}` unless another is named, over the seeds that both have, "
+            f"with the {100 * entry['confidence']:g} % bootstrap interval and the p-value of a paired permutation test "
+            f"over {entry['images']:,} images."
+        )
+    return text.strip()
+
+
+def study_table(summary: Summary) -> Table:
+    """The table for a terminal."""
+    heading, rows = cells(summary)
+    table = Table(title=summary["study"]["title"], caption=reading(summary).replace("`", ""))
+    for place, name in enumerate(heading):
+        table.add_column(name, justify="left" if place == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _spread(value: Mapping[str, Any] | None, form: str = ".1f") -> str:
+    if value is None:
+        return MISSING
+    mean = f"{value['mean']:{form}}"
+    return mean if value["sd"] is None else f"{mean} ± {value['sd']:{form}}"
+
+
+def _difference(against: Mapping[str, Any] | None, summary: Summary) -> str:
+    if against is None or "differences" not in against:
+        return MISSING
+    rsum = against["differences"]["rsum"]
+    text = f"{rsum['difference']:+.1f} ({rsum['low']:+.1f} to {rsum['high']:+.1f}), p = {rsum['p_value']:.2g}"
+    if against["variant"] != summary["study"]["baseline"]:
+        text += f", to {against['variant']}"
+    return text
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
