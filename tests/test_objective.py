@@ -255,6 +255,22 @@ def test_every_setting_of_lca_reaches_it() -> None:
     assert settings == (0.7, 0.9, 4, True)
 
 
+def test_lca_compares_the_units_asked_for() -> None:
+    image, text = encodings()
+    for units in ("locals", "context"):
+        objective = build(lca={"concepts": 5, "units": units}).eval()
+        assert objective.lca is not None
+        sides = [getattr(encoding, units) for encoding in (image, text)]
+        expected = lca_loss(
+            *(F.normalize(side, dim=-1) for side in sides),
+            objective.lca.codebook,
+            image.mask,
+            text.mask,
+            image_rows=ROWS,
+        )
+        torch.testing.assert_close(objective(image, text, ROWS)["lca"], expected)
+
+
 def test_cra_without_context_heads_is_refused() -> None:
     settings = ObjectiveSettings.model_validate({"cra": {}})
     with pytest.raises(CrossAlignError, match=r"objective\.cra needs model\.context_head: true"):

@@ -16,6 +16,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
 from crossalign.masking import at_least_float32
 from crossalign.model import RetrievalModel
+from crossalign.normalization import unit_norm
 from crossalign.settings import Settings
 from crossalign.towers import ModelConfig
 
@@ -69,6 +70,10 @@ class LCASettings(Settings):
     )
     sinkhorn_iterations: int = Field(default=2, ge=1, description="rounds of balancing the assignment")
     symmetric: bool = Field(default=False, description="also train regions against the words' assignments")
+    units: Literal["locals", "context"] = Field(
+        default="locals",
+        description="what is aligned: units before context, as in the paper, or those the embedding is made of",
+    )
     frozen_codebook_epochs: int = Field(
         default=1, ge=0, description="epochs in which the codebook is not updated"
     )
@@ -213,7 +218,8 @@ class Objective(nn.Module):
         else:
             terms[base.kind] = self.base.from_scores(scores, image_rows)
         if self.lca is not None:
-            terms["lca"] = self.lca(image.locals, text.locals, image.mask, text.mask, image_rows)
+            regions, words = self.lca_units(image), self.lca_units(text)
+            terms["lca"] = self.lca(regions, words, image.mask, text.mask, image_rows)
         if self.cra is not None:
             terms["cra"] = self.cra(
                 image.aux["guide"],
@@ -233,6 +239,12 @@ class Objective(nn.Module):
                 image.context[image_rows], image.mask[image_rows], captions.tokens, captions.mask
             )
         return terms
+
+    def lca_units(self, encoding: Encoding) -> Tensor:
+        """The unit-norm units that Local Concept Alignment compares."""
+        if self.settings.lca is not None and self.settings.lca.units == "context":
+            return unit_norm(encoding.context)
+        return encoding.locals
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.encoded_pairs import EncodedPair
+from crossalign.evaluation.encoded_pairs import EncodedPair, Units
 from crossalign.evaluation.region_match import Box, pointing_regions, span_vectors
+from crossalign.evaluation.run_sources import run_recipe
 from crossalign.explain.words import caption_words
 from crossalign.training.checkpoint import load_checkpoint
 
@@ -42,11 +43,13 @@ class Codebook:
     Attributes:
         epoch: epochs after which they were saved; those of the run's last checkpoint.
         model_epoch: epochs after which the run's model was saved; the best ones on validation.
+        units: what they were trained on.
     """
 
     vectors: Tensor
     epoch: int
     model_epoch: int
+    units: Units = "locals"
 
 
 def load_codebook(run: str | Path) -> Codebook:
@@ -70,7 +73,10 @@ def load_codebook(run: str | Path) -> Codebook:
     vectors = weights[_KEY]
     if not isinstance(vectors, Tensor) or vectors.dim() != 2 or not vectors.isfinite().all():
         raise CrossAlignError(f"{path}: its codebook is damaged; train it again")
-    return Codebook(F.normalize(vectors.float(), dim=1), epoch, model_epoch)
+    recipe = run_recipe(run)
+    lca = None if recipe is None else recipe.objective.lca
+    units: Units = "locals" if lca is None else lca.units
+    return Codebook(F.normalize(vectors.float(), dim=1), epoch, model_epoch, units)
 
 
 @dataclass(frozen=True)
@@ -138,11 +144,12 @@ class ConceptCounter:
     where it really is nearest, so a codebook that most regions pass by shows.
 
     Args:
-        codebook: in the space of the pairs' ``locals``.
+        codebook: in the space of the pairs' units that it names.
     """
 
     def __init__(self, codebook: Codebook) -> None:
         self._vectors = codebook.vectors
+        self._units: Units = codebook.units
         self._of_image: dict[str, npt.NDArray[np.int64]] = {}
         self._regions: list[tuple[int, TypicalRegion]] = []
         self._words: list[tuple[int, str]] = []
@@ -155,7 +162,7 @@ class ConceptCounter:
             CrossAlignError: the codebook is of another width than the regions.
         """
         kept = pointing_regions(pair.boxes)
-        regions = pair.regions["locals"][kept]
+        regions = pair.regions[self._units][kept]
         if regions.shape[1] != self._vectors.shape[1]:
             raise CrossAlignError(
                 f"the codebook is {self._vectors.shape[1]} wide and the regions {regions.shape[1]}: "
@@ -169,7 +176,7 @@ class ConceptCounter:
             ):
                 self._regions.append((concept, TypicalRegion(pair.image_id, (a, b, c, d), value)))
         said = [word for word in caption_words(pair.text) if word.names]
-        vectors, covered = span_vectors(pair.words["locals"], pair.offsets, said)
+        vectors, covered = span_vectors(pair.words[self._units], pair.offsets, said)
         if not len(regions) or not covered.any():
             return
         concepts = (vectors[covered] @ self._vectors.T).argmax(dim=1).numpy()

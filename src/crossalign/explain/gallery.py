@@ -43,7 +43,7 @@ class GallerySettings:
         concepts: the most used ones are shown.
         images: the concepts are judged by the regions and captions of so many images.
         top: word-region pairs of each explained pair.
-        units: what is compared in the explained pairs; concepts are always of ``locals``.
+        units: what is compared in the explained pairs; concepts are of those they were trained on.
         all_words: articles, prepositions and their like count among the pairs, too.
         seed: of the draw.
     """

@@ -54,7 +54,7 @@ class Diagnostics(nn.Module):
         numbers = gradient_norms(terms, image, text)
         with torch.autocast(image_rows.device.type, enabled=False):
             if objective.lca is not None:
-                numbers |= self._concepts(objective.lca, image, text, image_rows)
+                numbers |= self._concepts(objective, objective.lca, image, text, image_rows)
             if objective.cra is not None:
                 rows = torch.arange(len(image.mask), device=image_rows.device)
                 to_images = guide_accuracy(text.aux["guide"], image.aux["keys"], image.mask, image_rows, rows)
@@ -63,15 +63,21 @@ class Diagnostics(nn.Module):
         return numbers
 
     def _concepts(
-        self, lca: LocalConceptAlignment, image: Encoding, text: Encoding, image_rows: Tensor
+        self,
+        objective: Objective,
+        lca: LocalConceptAlignment,
+        image: Encoding,
+        text: Encoding,
+        image_rows: Tensor,
     ) -> dict[str, Tensor]:
         codebook = lca.codebook.detach()
-        self.regions += concept_counts(image.locals, codebook, image.mask)
-        self.words += concept_counts(text.locals, codebook, text.mask)
+        regions, words = objective.lca_units(image), objective.lca_units(text)
+        self.regions += concept_counts(regions, codebook, image.mask)
+        self.words += concept_counts(words, codebook, text.mask)
         return {
             "lca_target_entropy": target_entropy(
-                image.locals,
-                text.locals,
+                regions,
+                words,
                 codebook,
                 image.mask,
                 text.mask,
