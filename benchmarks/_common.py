@@ -16,7 +16,7 @@ import torch
 from crossalign.files import write_json
 from crossalign.provenance import git, machine, shown_command
 
-__all__ = ["RESULTS", "interleaved", "limits", "machine", "ratio", "write_result"]
+__all__ = ["RESULTS", "interleaved", "limits", "machine", "peak_above", "ratio", "write_result"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -81,6 +81,23 @@ def ratio(times: Mapping[str, Mapping[str, Any]], name: str, base: str) -> dict[
         "max": max(quotients),
         "all": quotients,
     }
+
+
+def peak_above(function: Callable[[], object]) -> float | None:
+    """Megabytes of resident memory a call takes above those in use before it; none where nothing tells."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not reset.exists():
+        return None
+
+    def read(field: str) -> int:
+        return next(
+            int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)
+        )
+
+    reset.write_text("5")
+    before = read("VmRSS")
+    function()
+    return (read("VmHWM") - before) / 1024
 
 
 def limits(figures: Mapping[str, tuple[float | None, float]]) -> dict[str, Any]:

@@ -13,13 +13,12 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from _common import interleaved, limits, machine, ratio, write_result
+from _common import interleaved, limits, machine, peak_above, ratio, write_result
 from crossalign.evaluation import RankTable, bootstrap_intervals, retrieval_ranks
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.significance import compare
@@ -64,23 +63,6 @@ def usual_ranks(image: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.nda
     for index, column in enumerate(scores.T):
         t2i[index] = 1 + np.where(np.argsort(column)[::-1] == index // CAPTIONS)[0][0]
     return i2t, t2i
-
-
-def peak_above(function: Callable[[], object]) -> float | None:
-    """Megabytes of resident memory a call takes above those in use before it; none where nothing tells."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not reset.exists():
-        return None
-
-    def read(field: str) -> int:
-        return next(
-            int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(field)
-        )
-
-    reset.write_text("5")
-    before = read("VmRSS")
-    function()
-    return (read("VmHWM") - before) / 1024
 
 
 def processor_ratio(ours: Callable[[], object], floor: Callable[[], object], repeats: int) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def attention_weights(
     sharpness: float,
     query_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Weights of the context's units for each query, and what makes their weighted sum a unit vector.
+    """Weights of the context's units for each query, and the squared length of their weighted sum.
 
     The length is that of a quadratic form in the context's inner products: exact to 1e-4 unless units cancel
     until less than a fortieth of their weighted lengths is left (36 random directions leave a sixth).
@@ -74,7 +74,7 @@ def attention_weights(
         query_mask: bool, broadcasts to ``(b, 1, Q, q)``; false queries are no part of a normalisation.
 
     Returns:
-        Weights ``(b, C, Q, q)``, not normalised, and ``(b, Q, q)``: one over the length of their weighted sum.
+        Weights ``(b, C, Q, q)``, not normalised, and squared lengths ``(b, Q, q)``, never zero.
     """
     logits, bound = _normalised(similarities, norm, sharpness, query_mask)
     if bound > _SAFE_EXPONENT:
@@ -92,7 +92,7 @@ def attention_weights(
     mixed = torch.bmm(context.gram, flat)
     least = mixed[:, -1].detach().square()
     squared = product(mixed[:, :-1], flat).sum(dim=1)
-    return weights, torch.maximum(squared, least).rsqrt().unflatten(1, similarities.shape[2:])
+    return weights, torch.maximum(squared, least).unflatten(1, similarities.shape[2:])
 
 
 def _normalised(

@@ -90,35 +90,27 @@ class SCANScorer(AttentionScorer):
 
     def _block(self, images: Prepared, texts: Prepared, shared: None, paired: bool) -> Tensor:
         context, queries = (images, texts) if self.direction == "t2i" else (texts, images)
+        mask, reciprocals = queries.mask, queries.reciprocals
+        assert reciprocals is not None
+        if mask is not None:
+            mask = mask.unsqueeze(2) if paired else mask.T.unsqueeze(0)
         similarities = unit_similarities(context, queries, paired)
         # The matrix product is best large, and what follows it best in the cache.
         height = max(1, _CACHED // similarities[0].numel()) if similarities.is_cpu else len(similarities)
-        scores = torch.cat(
-            [
-                self._pooled_cosines(
-                    similarities[part], context.rows(part), queries.rows(part) if paired else queries, paired
-                )
-                for part in pieces(len(similarities), height)
-            ]
-        )
+        products, squared = [], []
+        for part in pieces(len(similarities), height):
+            some = similarities[part]
+            some_mask = None if mask is None else mask[part if paired else slice(None)].unsqueeze(1)
+            weights, square = attention_weights(
+                some, context.rows(part), self.raw_feature_norm, self.lambda_softmax, some_mask
+            )
+            products.append(product(some, weights).sum(dim=1))
+            squared.append(square)
+        lengths = torch.cat(squared).rsqrt() * (reciprocals.unsqueeze(2) if paired else reciprocals.T)
+        scores = self._pooled(torch.cat(products) * lengths, mask)
         if paired:
             return scores.squeeze(1)
         return scores if self.direction == "t2i" else scores.T
-
-    def _pooled_cosines(
-        self, similarities: Tensor, context: Prepared, queries: Prepared, paired: bool
-    ) -> Tensor:
-        """Similarities ``(b, C, Q, q)``, which are overwritten, to scores ``(b, q)``."""
-        query_mask, reciprocals = queries.mask, queries.reciprocals
-        assert reciprocals is not None
-        if query_mask is not None:
-            query_mask = query_mask[:, None, :, None] if paired else query_mask.T[None, None]
-        weights, scale = attention_weights(
-            similarities, context, self.raw_feature_norm, self.lambda_softmax, query_mask
-        )
-        scale = product(scale, reciprocals.unsqueeze(2) if paired else reciprocals.T)
-        cosines = product(product(similarities, weights).sum(dim=1), scale)
-        return self._pooled(cosines, None if query_mask is None else query_mask[:, 0])
 
     def _pooled(self, cosines: Tensor, mask: Tensor | None) -> Tensor:
         """Cosines ``(b, Q, q)`` to ``(b, q)``."""

@@ -89,9 +89,9 @@ class SimilarityScorer(AttentionScorer):
 
     def _block(self, images: Prepared, texts: Prepared, shared: Any, paired: bool) -> Tensor:
         similarities = unit_similarities(images, texts, paired)
-        weights, scale = attention_weights(similarities, images, "clipped_l2norm", _SHARPNESS)
+        weights, squared = attention_weights(similarities, images, "clipped_l2norm", _SHARPNESS)
         # From here on the words of a text stand together.
-        weights = product(weights, scale.unsqueeze(1)).transpose(2, 3).flatten(2)
+        weights = product(weights, squared.rsqrt().unsqueeze(1)).transpose(2, 3).flatten(2)
         attended = torch.bmm(weights.transpose(1, 2), images.units).unflatten(1, (-1, texts.units.shape[1]))
         seen, told = images.summary, texts.summary
         assert seen is not None

@@ -1,0 +1,268 @@
+"""Time of the interactive scorers against their matrix products alone and against the published form.
+
+Every image is scored with every caption, in parts of the images: each part is measured in turn for all forms,
+and a form's time is the sum over parts. "products" are the matrix products of the scorer's own algorithm with
+operands of the same shapes, in blocks that suit them. "published" is the loop that the papers' code has: one
+caption after the other, repeated for a shard of 100 images, every vector attended to written out; it takes
+some captions of every length, and its time is scaled by their words. Its scores are checked to be ours. Also
+measured: memory above the inputs, and a training step of 128 pairs with hardest negatives.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from _common import interleaved, machine, peak_above, ratio, write_result
+from crossalign.losses import HingeRankingLoss
+from crossalign.scorers import (
+    PackedUnits,
+    SAFScorer,
+    SCANScorer,
+    Scorer,
+    SGRScorer,
+    score_blocks,
+)
+
+AT_MOST = 1.5
+SHARD = 100
+IMAGES, WORDS = 8, 512
+"""Images, and about as many words, of a block of the products alone."""
+
+KINDS: dict[str, Callable[[int, int, int], Scorer[Any]]] = {
+    "scan t2i": lambda dim, width, regions: SCANScorer("t2i"),
+    "scan i2t": lambda dim, width, regions: SCANScorer("i2t", lambda_softmax=4.0, lambda_lse=5.0),
+    "sgr": lambda dim, width, regions: SGRScorer(dim, width, regions=regions),
+    "saf": lambda dim, width, regions: SAFScorer(dim, width, regions=regions),
+}
+
+
+def made_up(count: int, least: int, most: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Unit vectors ``(count, most, dim)`` that share a direction within an item, and a mask of their lengths."""
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.randn(count, most, dim, generator=generator) + torch.randn(
+        count, 1, dim, generator=generator
+    )
+    # Captions are about 12 words long, few of them much longer.
+    lengths = (least + (most - least) * torch.rand(count, 3, generator=generator).amin(dim=1) * 1.6).long()
+    return F.normalize(units, dim=-1), torch.arange(most) < lengths.clamp(max=most).unsqueeze(1)
+
+
+def products(kind: str, scorer: Scorer[Any], regions: Tensor, texts: PackedUnits) -> None:
+    """The matrix products of the scorer and nothing else, texts of equal length together."""
+    _, count, dim = regions.shape
+    width = scorer.similarity_dim if isinstance(scorer, SGRScorer | SAFScorer) else 0
+    for length in texts.lengths.unique().tolist():
+        same = (texts.lengths == length).nonzero().squeeze(1)
+        most = min(len(same), max(1, WORDS // length))
+        weights, grams = torch.rand(IMAGES, count, most * length), torch.rand(IMAGES, count, count)
+        if kind == "scan i2t":
+            weights, grams = torch.rand(most, length, IMAGES * count), torch.rand(most, length, length)
+        if width:
+            vectors, maps = torch.rand(dim, width), torch.rand(width, 2 * width)
+            back, whole = torch.rand(IMAGES, most * length, count), torch.rand(IMAGES * most, dim)
+            nodes = torch.rand(IMAGES * most, length + 1, width)
+            edges = torch.rand(IMAGES * most, length + 1, length + 1)
+        for part in same.split(most):
+            words = texts.padded(part)[0].flatten(0, 1)
+            for images in regions.split(IMAGES):
+                pairs, here = len(images) * len(part), len(images)
+                images.flatten(0, 1) @ words.T
+                if kind == "scan i2t":
+                    torch.bmm(grams[: len(part)], weights[: len(part), :, : here * count])
+                    continue
+                torch.bmm(grams[:here], weights[:here, :, : len(words)])
+                if not width:
+                    continue
+                attended = torch.bmm(back[:here, : len(words)], images)
+                attended.flatten(0, 1) @ vectors
+                whole[:pairs] @ vectors
+                some, their_edges = nodes[:pairs], edges[:pairs]
+                for _ in range(2 if kind == "sgr" else 0):
+                    told = some.flatten(0, 1) @ maps
+                    told = told.view(pairs, length + 1, 2 * width)
+                    torch.bmm(told[:, :, :width], some.transpose(1, 2))
+                    torch.bmm(their_edges, told[:, :, width:])
+                if kind == "sgr":
+                    first = some[:, 0] @ maps[:, :width]
+                    torch.bmm(first.unsqueeze(1), some.transpose(1, 2))
+                    some[:, 0] @ maps[:, :width]
+                torch.bmm(their_edges[:, :1], some)
+
+
+def attend(queries: Tensor, context: Tensor, sharpness: float) -> Tensor:
+    """What ``(n, Q, D)`` see in ``(n, C, D)``, as published."""
+    raw = F.leaky_relu(torch.bmm(context, queries.transpose(1, 2)), 0.1)
+    raw = raw / (raw.pow(2).sum(dim=2, keepdim=True).sqrt() + 1e-8)
+    weights = (raw.transpose(1, 2).contiguous() * sharpness).softmax(dim=2)
+    return torch.bmm(weights, context)
+
+
+@torch.no_grad()
+def published(kind: str, scorer: Scorer[Any], regions: Tensor, texts: PackedUnits) -> Tensor:
+    """Scores ``(n, m)`` caption after caption, a shard of images at a time, everything written out."""
+    shards = []
+    for images in regions.split(SHARD):
+        columns = []
+        if isinstance(scorer, SGRScorer | SAFScorer):
+            summary = scorer.image_summary(images)
+        for index in range(len(texts)):
+            words = texts.padded(torch.tensor([index]))[0]
+            repeated = words.repeat(len(images), 1, 1)
+            if isinstance(scorer, SCANScorer):
+                queries, context = (repeated, images) if kind == "scan t2i" else (images, repeated)
+                seen = attend(queries, context, scorer.lambda_softmax)
+                cosines = F.cosine_similarity(queries, seen, dim=2)
+                columns.append((cosines * scorer.lambda_lse).logsumexp(dim=1) / scorer.lambda_lse)
+                continue
+            assert isinstance(scorer, SGRScorer | SAFScorer)
+            seen = F.normalize(attend(repeated, images, 9.0), dim=-1)
+            local = F.normalize(scorer.local_projection((seen - repeated).pow(2)), dim=-1)
+            whole = (summary - scorer.text_summary(words)).pow(2)
+            whole = F.normalize(scorer.global_projection(whole), dim=-1)
+            nodes = torch.cat([whole.unsqueeze(1), local], dim=1)
+            if isinstance(scorer, SGRScorer):
+                for step in scorer.steps:
+                    edges = torch.bmm(step.query(nodes), step.key(nodes).transpose(1, 2)).softmax(dim=2)
+                    nodes = step.output(torch.bmm(edges, nodes)).relu()
+                vectors = nodes[:, 0]
+            else:
+                gates = scorer.gate_norm(scorer.gate(nodes).transpose(1, 2)).sigmoid()
+                vectors = F.normalize(torch.bmm(gates, nodes).squeeze(1), dim=-1)
+            columns.append(scorer.score_head(vectors).sigmoid().squeeze(1))
+        shards.append(torch.stack(columns, dim=1))
+    return torch.cat(shards)
+
+
+def measure(
+    kind: str,
+    sizes: dict[str, int],
+    parts: int,
+    sample: int,
+    clock: Callable[[], float],
+) -> dict[str, Any]:
+    """One scorer: times over all parts, ratios of the parts, memory."""
+    torch.manual_seed(0)
+    scorer = KINDS[kind](sizes["dim"], sizes["similarity_dim"], sizes["regions"]).eval()
+    regions = made_up(sizes["images"], sizes["regions"], sizes["regions"], sizes["dim"], 1)[0]
+    words, mask = made_up(sizes["texts"], 6, 20, sizes["dim"], 2)
+    texts = PackedUnits.of(words, mask)
+    del words
+    # Every so many-th caption in the order of length.
+    chosen = texts.lengths.argsort()[torch.linspace(0, len(texts) - 1, sample).round().long()]
+    few, few_mask = texts.padded(chosen)
+    some = PackedUnits.of(few, few_mask)
+    scale = len(texts.units) / len(some.units)
+
+    torch.testing.assert_close(
+        score_blocks(scorer, PackedUnits.of(regions[:SHARD]), some),
+        published(kind, scorer, regions[:SHARD], some),
+        rtol=0,
+        atol=1e-4,
+    )
+    found: dict[str, list[float]] = {"ours": [], "products": [], "published": []}
+    for part in regions.chunk(parts):
+        images = PackedUnits.of(part)
+        times = interleaved(
+            {
+                "ours": lambda images=images: score_blocks(scorer, images, texts),  # type: ignore[misc]
+                "products": lambda part=part: products(kind, scorer, part, texts),  # type: ignore[misc]
+                "published": lambda part=part: published(kind, scorer, part, some),  # type: ignore[misc]
+            },
+            1,
+            warmup=0,
+            clock=clock,
+        )
+        for name, value in times.items():
+            found[name].append(value["median_s"] * (scale if name == "published" else 1.0))
+    times = {name: {"all": values} for name, values in found.items()}
+    half = PackedUnits.of(regions[: max(1, len(regions) // parts)])
+    return {
+        "seconds": {name: sum(values) for name, values in found.items()},
+        "seconds_of_parts": found,
+        "ours_to_products": {**ratio(times, "ours", "products"), "at_most": AT_MOST},
+        "published_to_ours": ratio(times, "published", "ours"),
+        "memory_above_inputs_mb": peak_above(lambda: score_blocks(scorer, half, texts)),
+        "real_words": len(texts.units),
+    }
+
+
+def training_step(kind: str, batch: int, sizes: dict[str, int], clock: Callable[[], float]) -> dict[str, Any]:
+    """Forward and backward pass of a batch with hardest negatives: seconds, and memory above the inputs."""
+    torch.manual_seed(0)
+    scorer = KINDS[kind](sizes["dim"], sizes["similarity_dim"], sizes["regions"])
+    regions = made_up(batch, sizes["regions"], sizes["regions"], sizes["dim"], 1)[0].requires_grad_()
+    words, mask = made_up(batch, 6, 20, sizes["dim"], 2)
+    words.requires_grad_()
+    loss = HingeRankingLoss(0.2)
+
+    def step() -> None:
+        regions.grad = words.grad = None
+        scorer.zero_grad()
+        loss(scorer(regions, words, None, mask)).backward()
+
+    times = interleaved({"step": step}, 3, warmup=1, clock=clock)["step"]
+    return {**times, "memory_above_inputs_mb": peak_above(step)}
+
+
+def main() -> None:
+    """Measure, print a line for each scorer, write ``results/scorers-<dim>.json``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--dim", type=int, default=1024, help="width of regions and words")
+    parser.add_argument("--similarity-dim", type=int, default=256, help="width of similarity vectors")
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--texts", type=int, default=5000)
+    parser.add_argument("--regions", type=int, default=36)
+    parser.add_argument("--scorer", choices=KINDS, action="append", help="by default all")
+    parser.add_argument("--parts", type=int, default=4, help="parts of the images, each measured in turn")
+    parser.add_argument("--sample", type=int, default=40, help="captions of the published form")
+    parser.add_argument("--batch", type=int, default=128, help="pairs of a training step")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the computation")
+    parser.add_argument("--small", action="store_true", help="a tiny size that shows only that it runs")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="for a machine with other work: CPU time of one thread, not wall time",
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1 if arguments.busy else arguments.threads)
+    before = machine().get("load")
+    clock = time.process_time if arguments.busy else time.perf_counter
+    names = ("dim", "similarity_dim", "images", "texts", "regions")
+    sizes = {name: getattr(arguments, name) for name in names}
+    sample, batch = arguments.sample, arguments.batch
+    if arguments.small:
+        sizes = {"dim": 32, "similarity_dim": 16, "images": 20, "texts": 60, "regions": 9}
+        sample, batch = 10, 8
+    scorers, training = {}, {}
+    for kind in arguments.scorer or KINDS:
+        scorers[kind] = result = measure(kind, sizes, arguments.parts, sample, clock)
+        training[kind] = step = training_step(kind, batch, sizes, clock)
+        seconds = result["seconds"]
+        memory = result["memory_above_inputs_mb"]
+        print(
+            f"{kind:9} {seconds['ours']:8.1f} s, {seconds['ours'] / seconds['products']:.2f} times its products, "
+            f"published {seconds['published']:.0f} s ({seconds['published'] / seconds['ours']:.1f} times), "
+            f"memory {'unknown' if memory is None else f'{memory:.0f} MB'}; "
+            f"training step {step['median_s']:.2f} s",
+            flush=True,
+        )
+    name = f"scorers-{'small' if arguments.small else sizes['dim']}" + ("-busy" if arguments.busy else "")
+    payload = {
+        "clock": "CPU time of one thread" if arguments.busy else "wall time",
+        "load_before": before,
+        "sizes": {**sizes, "sample": sample, "batch": batch},
+        "scorers": scorers,
+        "training_step": training,
+    }
+    print(write_result(name, payload).name)
+
+
+if __name__ == "__main__":
+    main()
