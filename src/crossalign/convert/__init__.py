@@ -1,0 +1,1 @@
+"""Checkpoints of published code into model folders."""
