@@ -283,7 +283,7 @@ def test_a_file_that_ends_early_is_told(tmp_path: Path, kind: str) -> None:
     value = content() if kind != "pickle" else {"words": ["a"] * 9, "numbers": np.arange(40)}
     whole = save(value, tmp_path / "whole", kind).read_bytes()
     path = tmp_path / "part.pth"
-    for length in [0, 2, 10, *range(20, len(whole), 7)]:
+    for length in [0, 2, 10, *range(20, len(whole), 7), len(whole) - 1]:
         path.write_bytes(whole[:length])
         assert "damaged, or no file of torch.save or pickle" in refusal(path), length
 

@@ -29,6 +29,7 @@ COMMANDS = (
     "study",
     "index",
     "search",
+    "convert",
 )
 
 app = typer.Typer(

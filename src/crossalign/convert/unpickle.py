@@ -204,8 +204,9 @@ def _read_stream(file: IO[bytes], size: int, storages: dict[str, Storage]) -> An
         raise ValueError("its list of storages is not that of its tensors")
     for key in keys:
         storage = storages[key]
-        count = int.from_bytes(file.read(8), "little")
-        if count != len(storage.values) or _fill(file, storage.buffer) != len(storage.buffer):
+        if file.read(8) != len(storage.values).to_bytes(8, "little"):
+            raise ValueError("it ends early, or a storage is not as long as its tensors say")
+        if _fill(file, storage.buffer) != len(storage.buffer):
             raise ValueError("it ends early")
     return content
 
