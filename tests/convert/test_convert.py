@@ -71,12 +71,12 @@ def test_every_missing_key_is_told(tmp_path: Path, name: str) -> None:
 def test_every_unknown_key_is_told(tmp_path: Path, name: str) -> None:
     case = CASES[name]()
     wrapper = "module." if case.layout == "vse-infinity-bert" else ""
-    case.states[0][f"{wrapper}fc2.extra"] = torch.zeros(1)
+    case.states[0][f"{wrapper}fc2.extra\nline"] = torch.zeros(1)
     case.states[1][f"{wrapper}rnn.weight_ih_l1"] = torch.zeros(1)
     error = mismatch(case, tmp_path)
     assert error.missing == []
-    assert error.unknown == ["image fc2.extra", "text rnn.weight_ih_l1"]
-    assert "unknown image fc2.extra, text rnn.weight_ih_l1; --json tells every key" in str(error)
+    assert error.unknown == ["image fc2.extra\nline", "text rnn.weight_ih_l1"]
+    assert "unknown image fc2.extra line, text rnn.weight_ih_l1; --json tells every key" in str(error)
 
 
 @pytest.mark.parametrize("name", ["vsrn-selfalign-f30k", "camera-selfalign"])

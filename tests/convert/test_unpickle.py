@@ -196,6 +196,7 @@ def test_a_name_that_is_no_data_is_refused_and_never_called(
         (b"(cargparse\nNamespace\no.", "opcode OBJ"),
         (b"(iargparse\nNamespace\n.", "'argparse.Namespace' in the form of old classes"),
         (b"\x80\x04\x8c\x02os\x8c\x09path.join\x93)R.", "'os.path.join'"),
+        (b"\x80\x04\x8c\x02os\x8c\x09path\njoin\x93)R.", "'os.path join'"),
         (b"\x80\x04\x8c\x08builtins\x8c\x0fset.__class__.x\x93.", "'builtins.set.__class__.x'"),
         (b"cargparse\nNamespace\n)R.", "a call of something that is no function"),
         (b"cargparse\nNamespace\n)\x81)R.", "a call of something that is no function"),

@@ -18,8 +18,9 @@ from crossalign.files import read_json
 __all__ = ["PREFIX", "published_bert"]
 
 PREFIX = "bert."
-# The sentence vector, and a count of positions that some releases of transformers keep.
-_UNUSED = ("pooler", "embeddings.position_ids", "embeddings.token_type_ids")
+# Of the sentence vector, and constants that some releases of transformers keep.
+_SENTENCE = ("pooler",)
+_CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 _SETTINGS = ("config.json", "bert_config.json")
 _WORDS = "vocab.txt"
@@ -58,8 +59,8 @@ def published_bert(
     published = {
         _renamed(key.removeprefix(PREFIX)): tensor for key, tensor in state.items() if key.startswith(PREFIX)
     }
-    published, pooler = without(published, ("pooler",))
-    left_out = [*pooler, *(key for key in _UNUSED if published.pop(key, None) is not None)]
+    published, pooler = without(published, _SENTENCE)
+    left_out = [*pooler, *(key for key in _CONSTANTS if published.pop(key, None) is not None)]
     found = Differences()
     tensors = translate(own, published, {_top(key): _top(key) for key in own}, "text", found)
     for kind in ("missing", "unknown", "shapes"):

@@ -49,8 +49,10 @@ class LayoutMismatchError(CrossAlignError):
             )
             if keys
         ]
+        # A key may hold anything, the end of a line included.
+        keys = " ".join("; ".join(told).split())
         super().__init__(
-            f"{source}: not a whole checkpoint of layout '{layout}': {'; '.join(told)}; --json tells every key"
+            f"{source}: not a whole checkpoint of layout '{layout}': {keys}; --json tells every key"
         )
 
 

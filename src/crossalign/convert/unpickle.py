@@ -166,7 +166,7 @@ def read_pickled(path: str | Path) -> Any:
     except IsADirectoryError:
         raise CrossAlignError(f"{path}: a folder; give the file in it") from None
     except RefusedError as error:
-        raise CrossAlignError(f"{path}: refused, it asks for {error}") from None
+        raise CrossAlignError(f"{path}: refused, it asks for {' '.join(str(error).split())}") from None
     except Exception as error:  # damaged bytes raise nearly anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrossAlignError(
