@@ -68,6 +68,10 @@ def build(split: Split, image: dict[str, Any], text: dict[str, Any] | None = Non
     return RetrievalModel(config, tokenizer=tokenizer)
 
 
+POOLED: dict[str, Any] = {"dropout": 0.5}
+CAMERA: dict[str, Any] = {"kind": "camera", "heads": 2, "views": 3, "channels": 4}
+
+
 def assert_close(one: Tensor, two: Tensor) -> None:
     torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
 
@@ -108,9 +112,10 @@ def test_an_error_leaves_the_mode_as_it_was(collection: Collection, config: Back
     assert model.training
 
 
+@pytest.mark.parametrize("encoder", [POOLED, CAMERA])
 @pytest.mark.parametrize("resize", ["squash", "crop"])
 def test_stored_cells_give_the_embeddings_of_the_raw_photos(
-    tmp_path: Path, collection: Collection, config: BackboneConfig, resize: str
+    tmp_path: Path, collection: Collection, config: BackboneConfig, resize: str, encoder: dict[str, Any]
 ) -> None:
     other = backbone(
         write_weights(tmp_path / "resnet.safetensors", "test_resnet"), name="test_resnet", layer=2
@@ -124,11 +129,17 @@ def test_stored_cells_give_the_embeddings_of_the_raw_photos(
         for name, settings in (("one", config), ("two", other))
     ]  # fmt: skip
     split = everything(collection)
-    model = build(split, {"backbones": [store.manifest["backbone"] for store in stores]})
+    backbones = [store.manifest["backbone"] for store in stores]
+    model = build(split, {"backbones": backbones, "encoder": encoder})
     stored, _ = encode_split(
         model, image_source(model, collection, split, stores), text_source(model, split, None), batch_size=5
     )
     assert_close(stored, model.encode_images([collection.image_path(name) for name in split.image_ids]))
+    # CAMERA knows how wide each photo is for its height, whatever of it is seen.
+    source = image_source(model, collection, split, stores)
+    source.aspect = None
+    square, _ = encode_split(model, source, text_source(model, split, None))
+    assert torch.allclose(square, stored) == (encoder is POOLED)
     # Evaluation straight from the photos sees what a user's call sees.
     raw, _ = encode_split(model, image_source(model, collection, split, ()), text_source(model, split, None))
     assert_close(raw, stored)

@@ -145,13 +145,16 @@ def pooled_by_hand(encoder: nn.Module, pooling: str, units: Tensor) -> Tensor:
     )
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("projection", PROJECTIONS)
-def test_regions_become_vectors_as_told(projection: str, pooling: str, normalize: bool) -> None:
-    tower = image_tower(
-        context_head=False, projection=projection, pooling=pooling, hidden=7, normalize_input=normalize
-    ).eval()
+def test_regions_become_vectors_as_told(
+    projection: str, pooling: str, normalize: bool, activation: str
+) -> None:
+    settings = {"projection": projection, "pooling": pooling, "activation": activation}
+    tower = image_tower(context_head=False, hidden=7, normalize_input=normalize, **settings).eval()
+    activate = F.gelu if activation == "gelu" else F.relu
     encoding = tower(ImageInputs(features=padded_with(features(), MASK, 50.0), mask=MASK))
     encoder = tower.encoder
     assert encoding.embedding.shape == (len(LENGTHS), DIM)
@@ -167,7 +170,7 @@ def test_regions_become_vectors_as_told(projection: str, pooling: str, normalize
 
         def perceptron(unit: Tensor) -> Tensor:
             first, last = encoder.perceptron[0], encoder.perceptron[3]
-            return last.weight @ F.gelu(first.weight @ unit + first.bias) + last.bias
+            return last.weight @ activate(first.weight @ unit + first.bias) + last.bias
 
         context = projected
         if projection == "mlp":
@@ -604,6 +607,33 @@ def test_a_camera_text_tower_is_its_encoder(text_tower: Callable[..., TextTower]
     torch.testing.assert_close(
         tower(TextInputs(tokens=tokens, mask=mask)).embedding[:, :DIM], expected.embedding
     )
+
+
+def test_a_camera_text_tower_may_read_padding_as_words(text_tower: Callable[..., TextTower]) -> None:
+    """As the published code does, whatever else is in the batch."""
+    tower = text_tower("camera", heads=3, norm_axis="words", count_padding=True).eval()
+    assert isinstance(tower.encoder, CAMERATextEncoder)
+    assert tower.backbone is not None
+    tokens, mask = tower.tokenize(TEXTS)
+    encoding = tower(TextInputs(tokens=tokens, mask=mask))
+    assert encoding.embedding.shape == (len(TEXTS), 3 * DIM)
+    assert encoding.mask.sum(dim=1).tolist() == mask.sum(dim=1).tolist()
+    for item in range(len(TEXTS)):
+        length = int(mask[item].sum())
+        padded = F.pad(tokens[item : item + 1, :length], (0, 64 - length), value=tower.backbone.padding_token)
+        states = tower.backbone(padded, torch.arange(64).unsqueeze(0) < length)
+        expected = tower.encoder(states, torch.ones(1, 64, dtype=torch.bool))
+        torch.testing.assert_close(encoding.embedding[item, :DIM], expected.embedding[0])
+        assert tower.context_head is not None
+        context = tower.context_head(expected.context, expected.mask)
+        torch.testing.assert_close(encoding.embedding[item, DIM : 2 * DIM], context.fused[0])
+        torch.testing.assert_close(encoding.embedding[item, 2 * DIM :], context.mean_key[0])
+    with pytest.raises(CrossAlignError, match="stored token states hold no padding"):
+        tower(TextInputs(features=torch.zeros(1, 3, 8), mask=torch.ones(1, 3, dtype=torch.bool)))
+    unpadded = text_tower("camera", heads=3, norm_axis="words").eval()
+    unpadded.load_state_dict(tower.state_dict())
+    other = unpadded(TextInputs(tokens=tokens, mask=mask)).embedding
+    assert not torch.allclose(other, encoding.embedding)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.2, 1.5])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from crossalign.data.collection import Split
-from crossalign.data.loading import PairSampler
+from crossalign.data.collection import CaptionRecord, Collection, ImageRecord, Split
+from crossalign.data.features import FeatureWriter
+from crossalign.data.loading import ImageSource, PairSampler
 from crossalign.errors import CrossAlignError
 
 COUNTS = [5, 1, 3, 5, 2, 4]
@@ -59,3 +63,29 @@ def test_seek_gives_the_rest_of_the_same_epoch(images_first: bool) -> None:
 def test_a_batch_larger_than_the_split_is_refused() -> None:
     with pytest.raises(CrossAlignError, match="do not fill one batch of 64"):
         PairSampler(split(), 64, seed=0)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_stored_features_come_with_the_shapes_of_their_photos(tmp_path: Path, known: bool) -> None:
+    sizes = [(40, 20), (30, 30), (10, 20) if known else (0, 0)]
+    collection = Collection.write(
+        tmp_path / "collection",
+        name="shapes",
+        image_root=tmp_path,
+        images=[ImageRecord(f"i{n}", "", *size) for n, size in enumerate(sizes)],
+        captions=[CaptionRecord(f"c{n}", f"i{n}", "words", "train") for n in range(3)],
+        provenance={},
+    )
+    with FeatureWriter(
+        tmp_path / "store", ids=["i2", "i1", "i0"], dim=2, units=1, dtype="float32",
+        manifest={"kind": "image"}, boxes=False,
+    ) as writer:  # fmt: skip
+        writer.append([np.zeros((1, 2), np.float32)] * 3)
+        store = writer.finish()
+    source = ImageSource(collection, collection.split("train"), [store])
+    inputs = source(np.array([2, 0]))
+    if known:
+        assert inputs.aspect is not None
+        assert torch.equal(inputs.aspect, torch.tensor([0.5, 2.0]))
+    else:
+        assert inputs.aspect is None

@@ -337,3 +337,7 @@ def test_weights_come_from_the_seed_and_words_from_the_training_captions(
     assert "5" not in vocabulary
     assert set(build(1, min_count=6).text_tower.tokenizer.tokenizer.get_vocab()) < vocabulary
     assert build(1, max_length=2).text_inputs(["a red square"]).tokens.shape == (1, 2)
+    within = build(1, min_count=1, splitting="treebank", borders=True)
+    start, end = (within.text_tower.tokenizer.tokenizer.token_to_id(word) for word in ("<start>", "<end>"))
+    tokens = within.text_inputs(["a red-haired square"]).tokens[0].tolist()
+    assert (tokens[0], tokens[-1], len(tokens)) == (start, end, 5)

@@ -30,6 +30,7 @@ COMMANDS = (
     "study",
     "index",
     "search",
+    "convert",
 )
 
 _MEND = {

@@ -37,6 +37,7 @@ class ImageInputs(_Movable):
         boxes: ``(B, N, 4)`` corners ``x0 y0 x1 y1`` relative to the image, in ``[0, 1]``.
         pixels: ``(B, 3, H, W)`` pre-processed photos.
         visible: ``(B, 4)`` the part of each photo that its pixels show; None where it is the whole photo.
+        aspect: ``(B,)`` width over height of each photo in pixels; None where sizes are not known.
     """
 
     features: Tensor | None = None
@@ -44,6 +45,7 @@ class ImageInputs(_Movable):
     boxes: Tensor | None = None
     pixels: Tensor | None = None
     visible: Tensor | None = None
+    aspect: Tensor | None = None
 
 
 @dataclass

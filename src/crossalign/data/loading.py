@@ -68,6 +68,7 @@ class ImageSource:
     ) -> None:
         self.stores = tuple(stores)
         self.positions = [store.index(split.image_ids) for store in self.stores]
+        self.aspect = _aspects(collection, split)
         self.preprocess = preprocess
         self.photo_inputs = photo_inputs
         self.flip, self.crop = flip, crop
@@ -94,6 +95,7 @@ class ImageSource:
                 features=torch.from_numpy(features),
                 mask=torch.from_numpy(parts[0].mask),
                 boxes=None if boxes is None else torch.from_numpy(boxes),
+                aspect=None if self.aspect is None else self.aspect[images],
             )
         if self.preprocess is None:
             assert self.photo_inputs is not None
@@ -104,6 +106,7 @@ class ImageSource:
             visible=torch.tensor([self.preprocess.visible(*photo.size) for photo in photos])
             if random is None
             else None,
+            aspect=torch.tensor([photo.width / photo.height for photo in photos]),
         )
 
     def _augment(self, photo: Image.Image, random: np.random.Generator | None) -> Image.Image:
@@ -119,6 +122,14 @@ class ImageSource:
         if self.flip > 0 and random.random() < self.flip:
             photo = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return photo
+
+
+def _aspects(collection: Collection, split: Split) -> Tensor | None:
+    """Width over height ``(images,)``; None where the size of an image is not known."""
+    images = [collection.image(image_id) for image_id in split.image_ids]
+    if any(image.width <= 0 or image.height <= 0 for image in images):
+        return None
+    return torch.tensor([image.width / image.height for image in images])
 
 
 class TextSource:

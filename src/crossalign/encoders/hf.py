@@ -50,6 +50,7 @@ class TextBackbone(nn.Module):
     Attributes:
         dim: H, width of the token states.
         mask_token: id that stands for a masked or unknown word.
+        padding_token: id that fills shorter texts.
 
     Raises:
         CrossAlignError: the package is missing, nothing is found by that name, it is no encoder, it has no
@@ -102,6 +103,7 @@ class TextBackbone(nn.Module):
         self.dim: int = self._probe()
         token = self.tokenizer.mask_token_id
         self.mask_token: int = self.tokenizer.unk_token_id if token is None else token
+        self.padding_token: int = self.tokenizer.pad_token_id
 
     def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Token ids ``(B, W)`` and mask ``(B, W)``, special tokens included."""

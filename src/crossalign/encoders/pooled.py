@@ -29,6 +29,7 @@ class PooledEncoder(nn.Module):
             small datasets the better one.
         pooling: ``"mean"``, ``"max"`` or ``"gpo"``.
         hidden: width of the perceptron's hidden layer.
+        activation: ``"gelu"`` or ``"relu"``, between the perceptron's layers.
         dropout: probability of dropping an input feature, in all units of an item at once.
         normalize_input: scale every unit to norm ``sqrt(C)`` first; features of different backbones then share a scale.
     """
@@ -41,6 +42,7 @@ class PooledEncoder(nn.Module):
         projection: Literal["linear", "mlp", "pooled_mlp"] = "mlp",
         pooling: Literal["mean", "max", "gpo"] = "gpo",
         hidden: int | None = None,
+        activation: Literal["gelu", "relu"] = "gelu",
         dropout: float = 0.0,
         normalize_input: bool = False,
     ) -> None:
@@ -57,7 +59,10 @@ class PooledEncoder(nn.Module):
         if projection != "linear":
             hidden = hidden or max(dim // 2, 1)
             self.perceptron = nn.Sequential(
-                nn.Linear(input_dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+                nn.Linear(input_dim, hidden),
+                nn.GELU() if activation == "gelu" else nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden, dim),
             )
         self.pooling = build_pooling(pooling, dim)
 

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from crossalign.encoders.pooling import build_pooling
+from crossalign.encoders.treebank import treebank_normalizer, treebank_words
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 
-__all__ = ["GRUEncoder", "WordTokenizer"]
+__all__ = ["GRUEncoder", "Splitting", "WordTokenizer"]
 
 PADDING, UNKNOWN = "<pad>", "<unk>"
+START, END = "<start>", "<end>"
+Splitting = Literal["plain", "treebank"]
 
 
 class WordTokenizer:
-    """Lower-cased words and punctuation marks to ids; words outside the vocabulary become ``<unk>``."""
+    """Lower-cased words and punctuation marks to ids; words outside the vocabulary become ``<unk>``.
+
+    What a word is, and whether a text stands between ``<start>`` and ``<end>``, is part of the ``tokenizer.json``.
+    """
 
     def __init__(self, tokenizer: Tokenizer, max_length: int = 64) -> None:
         self.tokenizer = tokenizer
@@ -35,18 +41,59 @@ class WordTokenizer:
         self.unknown: int = unknown
 
     @classmethod
-    def build(cls, texts: Iterable[str], *, min_count: int = 4, max_length: int = 64) -> WordTokenizer:
-        """Learn the vocabulary: every word that stands at least ``min_count`` times in ``texts``."""
-        tokenizer = Tokenizer(models.WordLevel(unk_token=UNKNOWN))
-        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    def build(
+        cls,
+        texts: Iterable[str],
+        *,
+        min_count: int = 4,
+        max_length: int = 64,
+        splitting: Splitting = "plain",
+        borders: bool = False,
+    ) -> WordTokenizer:
+        """Learn the vocabulary: every word that stands at least ``min_count`` times in ``texts``.
+
+        Args:
+            splitting: ``"plain"``: letters and digits are words, any other mark stands alone; ``"treebank"``: see
+                :func:`~crossalign.encoders.treebank.treebank_words`.
+            borders: begin every text with ``<start>`` and end it with ``<end>``.
+        """
+        tokenizer = _splitter(Tokenizer(models.WordLevel(unk_token=UNKNOWN)), splitting)
         trainer = trainers.WordLevelTrainer(
             min_frequency=min_count,
-            special_tokens=[PADDING, UNKNOWN],
+            special_tokens=[PADDING, UNKNOWN, *([START, END] if borders else [])],
             show_progress=False,
             vocab_size=1_000_000,
         )
         tokenizer.train_from_iterator(texts, trainer)
+        if borders:
+            _add_borders(tokenizer)
+        return cls(tokenizer, max_length)
+
+    @classmethod
+    def of(
+        cls,
+        vocabulary: Mapping[str, int],
+        *,
+        max_length: int = 64,
+        splitting: Splitting = "plain",
+        borders: bool = False,
+    ) -> WordTokenizer:
+        """A tokenizer of a given vocabulary; its ids stay as they are. For the others see :meth:`build`.
+
+        Raises:
+            CrossAlignError: the ids are not 0, 1, 2 ..., id 0 is not ``<pad>``, or a special word is missing.
+        """
+        if sorted(vocabulary.values()) != list(range(len(vocabulary))):
+            raise CrossAlignError("the vocabulary's ids are not 0, 1, 2 ... without gap and repetition")
+        special = [PADDING, UNKNOWN, *([START, END] if borders else [])]
+        missing = [word for word in special if word not in vocabulary]
+        if missing:
+            raise CrossAlignError(f"the vocabulary has no {', '.join(missing)}")
+        model = models.WordLevel(vocab=dict(vocabulary), unk_token=UNKNOWN)
+        tokenizer = _splitter(Tokenizer(model), splitting)
+        tokenizer.add_special_tokens(special)
+        if borders:
+            _add_borders(tokenizer)
         return cls(tokenizer, max_length)
 
     @classmethod
@@ -76,19 +123,40 @@ class WordTokenizer:
         return tokens, mask
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
-        """Character span ``(start, end)`` of each token of one text."""
+        """Character span ``(start, end)`` of each token of one text; ``(0, 0)`` for its borders."""
         return [(int(start), int(end)) for start, end in self.tokenizer.encode(text).offsets]
+
+
+def _splitter(tokenizer: Tokenizer, splitting: Splitting) -> Tokenizer:
+    if splitting == "treebank":
+        tokenizer.normalizer = treebank_normalizer()
+        tokenizer.pre_tokenizer = treebank_words()
+    else:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer
+
+
+def _add_borders(tokenizer: Tokenizer) -> None:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{START} $A {END}",
+        special_tokens=[(word, tokenizer.token_to_id(word)) for word in (START, END)],
+    )
 
 
 class GRUEncoder(nn.Module):
     """Word embeddings, one projection, a bidirectional GRU whose directions are averaged, pooling.
 
-    The text encoder of VSE-infinity (``pooling="gpo"``) and, with ``pooling="last"`` and one direction, of VSE++.
+    The text encoder of VSE-infinity (``pooling="gpo"``) and, with ``pooling="last"`` and one direction, of VSE++ and
+    VSRN. All of these let the GRU read the word embeddings themselves (``projection=False``); SelfAlign's VSRN has
+    the projection.
 
     Args:
         vocabulary: number of token ids; id 0 is padding.
         dim: D, joint width.
         word_dim: width of the word embeddings.
+        projection: map word embeddings linearly into the joint space before the GRU. Without it, words are in the
+            joint space after the GRU alone, and ``locals`` are its states.
         pooling: ``"mean"``, ``"max"``, ``"gpo"``, or ``"last"`` for the last state of each direction.
         bidirectional: read the words backwards, too.
         dropout: probability of dropping a feature of a word's embedding.
@@ -100,6 +168,7 @@ class GRUEncoder(nn.Module):
         dim: int,
         *,
         word_dim: int = 300,
+        projection: bool = True,
         pooling: Literal["mean", "max", "gpo", "last"] = "gpo",
         bidirectional: bool = True,
         dropout: float = 0.0,
@@ -110,15 +179,17 @@ class GRUEncoder(nn.Module):
         with torch.no_grad():
             self.embedding.weight[0].zero_()
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(word_dim, dim)
-        self.gru = nn.GRU(dim, dim, batch_first=True, bidirectional=bidirectional)
+        self.projection = nn.Linear(word_dim, dim) if projection else None
+        self.gru = nn.GRU(dim if projection else word_dim, dim, batch_first=True, bidirectional=bidirectional)
         self.pooling = None if pooling == "last" else build_pooling(pooling, dim)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Encoding:
         """Encode token ids ``(B, W)`` whose real tokens, ``mask`` ``(B, W)``, stand in front."""
-        projected = self.projection(self.dropout(self.embedding(tokens)))
+        words = self.dropout(self.embedding(tokens))
+        if self.projection is not None:
+            words = self.projection(words)
         lengths = mask.sum(dim=1)
-        packed = pack_padded_sequence(projected, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        packed = pack_padded_sequence(words, lengths.cpu(), batch_first=True, enforce_sorted=False)
         states, last = self.gru(packed)
         context, _ = pad_packed_sequence(states, batch_first=True, total_length=tokens.shape[1])
         if self.gru.bidirectional:
@@ -126,7 +197,7 @@ class GRUEncoder(nn.Module):
         pooled = last.mean(dim=0) if self.pooling is None else self.pooling(context, mask)
         return Encoding(
             embedding=F.normalize(pooled, dim=-1),
-            locals=F.normalize(projected, dim=-1),
+            locals=F.normalize(words if self.projection is not None else context, dim=-1),
             context=context,
             mask=mask,
         )

@@ -33,7 +33,8 @@ def build_region_encoder(
 
 def build_state_encoder(settings: PooledSettings | CAMERATextSettings, input_dim: int, dim: int) -> nn.Module:
     """The encoder of token states ``(B, W, input_dim)`` with their mask ``(B, W)``."""
-    arguments = settings.model_dump(exclude={"kind"})
+    # Padding is counted or not by the mask that the tower hands on.
+    arguments = settings.model_dump(exclude={"kind", "count_padding"})
     if isinstance(settings, CAMERATextSettings):
         return CAMERATextEncoder(input_dim, dim, **arguments)
     return PooledEncoder(input_dim, dim, **arguments)
@@ -41,5 +42,5 @@ def build_state_encoder(settings: PooledSettings | CAMERATextSettings, input_dim
 
 def build_word_encoder(settings: GRUSettings, vocabulary: int, dim: int) -> nn.Module:
     """The encoder of token ids ``(B, W)`` with their mask ``(B, W)``."""
-    arguments = settings.model_dump(exclude={"kind", "min_count", "max_length"})
+    arguments = settings.model_dump(exclude={"kind", "min_count", "max_length", "splitting", "borders"})
     return GRUEncoder(vocabulary, dim, **arguments)

@@ -115,7 +115,7 @@ class ImageTower(Enriched):
         if self.training and self.config.region_dropout > 0:
             mask = drop_units(mask, self.config.region_dropout)
         if isinstance(self.config.encoder, CAMERAImageSettings) and self.config.encoder.positions:
-            encoding = self.encoder(features, mask, self.region_boxes(inputs))
+            encoding = self.encoder(features, mask, self.region_boxes(inputs), inputs.aspect)
         else:
             encoding = self.encoder(features, mask)
         return self.enrich(encoding, weight=self.context_weight, keys_first=True)

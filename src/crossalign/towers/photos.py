@@ -47,7 +47,8 @@ class PhotoReader:
             photos = list(pool.map(open_photo, images))
             pixels = torch.stack(list(pool.map(settings, photos)))
         visible = [settings.visible(*photo.size) for photo in photos]
-        inputs = ImageInputs(pixels=pixels, visible=torch.tensor(visible))
+        aspect = torch.tensor([photo.width / photo.height for photo in photos])
+        inputs = ImageInputs(pixels=pixels, visible=torch.tensor(visible), aspect=aspect)
         if self.config.regions == "boxes":
             found = self._detect(photos) if boxes is None else list(boxes)
             usable = [

@@ -39,6 +39,7 @@ class PooledSettings(Settings):
         description="how the units become one vector; `gpo`: learnt weights of the sorted values",
     )
     hidden: int | None = Field(default=None, gt=0, description="width of the perceptron; default dim / 2")
+    activation: Literal["gelu", "relu"] = Field(default="gelu", description="of the perceptron")
     dropout: Probability = Field(
         default=0.0, description="probability of dropping an input feature, in all units of an item at once"
     )
@@ -101,6 +102,11 @@ class CAMERATextSettings(Settings):
         description="what projected words are normalised along; `words`: over the caption's words, as the "
         "published code with SelfAlign; `none`: as without it",
     )
+    count_padding: bool = Field(
+        default=False,
+        description="pad every caption to the backbone's max_length and read the padding like words, as the published "
+        "code; for converted models",
+    )
 
 
 class GRUSettings(Settings):
@@ -108,6 +114,11 @@ class GRUSettings(Settings):
 
     kind: Literal["gru"] = Field(default="gru", description="a word-level GRU with a vocabulary of its own")
     word_dim: int = Field(default=300, gt=0, description="width of a word's embedding")
+    projection: bool = Field(
+        default=True,
+        description="map word embeddings into the joint space before the GRU reads them; without it `locals` are the "
+        "GRU's states",
+    )
     bidirectional: bool = Field(
         default=True, description="read the words backwards, too, and average both directions"
     )
@@ -115,6 +126,13 @@ class GRUSettings(Settings):
         default="gpo", description="how the states become one vector; `last`: the last state, as in VSE++"
     )
     min_count: int = Field(default=4, ge=1, description="rarer words become <unk>")
+    splitting: Literal["plain", "treebank"] = Field(
+        default="plain",
+        description="what a word is; `treebank`: t-shirt is one word and doesn't are two, as NLTK has it",
+    )
+    borders: bool = Field(
+        default=False, description="begin a caption with <start> and end it with <end>, as published code"
+    )
     max_length: int = Field(default=64, gt=0, description="words of a caption at most; longer ones are cut")
     dropout: Probability = Field(
         default=0.0, description="probability of dropping a feature of a word's embedding"

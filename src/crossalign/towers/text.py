@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossalign.data.batch import TextInputs
@@ -10,9 +13,10 @@ from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.unit_dropout import drop_units, replace_tokens
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
+from crossalign.errors import CrossAlignError
 from crossalign.towers.encoders import build_state_encoder, build_word_encoder
 from crossalign.towers.enriched import Enriched
-from crossalign.towers.settings import GRUSettings, TextTowerConfig
+from crossalign.towers.settings import CAMERATextSettings, GRUSettings, TextTowerConfig
 
 __all__ = ["TextTower"]
 
@@ -84,18 +88,38 @@ class TextTower(Enriched):
             replacement = self.tokenizer.unknown if self.tokenizer is not None else self._mask_token()
             tokens = replace_tokens(tokens, mask, self.config.word_masking, replacement)
         if self.backbone is not None:
+            counts_padding = (
+                isinstance(self.config.encoder, CAMERATextSettings) and self.config.encoder.count_padding
+            )
+            if counts_padding:
+                tokens, mask = self._padded(tokens, mask)
             if features is None:
                 with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_backbone):
                     features = self.backbone(tokens, mask)
-            units, kept = features, mask
+            kept = torch.ones_like(mask) if counts_padding else mask
             if self.training and self.config.word_dropout > 0:
-                kept = drop_units(mask, self.config.word_dropout)
-            encoding: Encoding = self.encoder(units, kept)
+                kept = drop_units(kept, self.config.word_dropout)
+            encoding: Encoding = self.encoder(features, kept)
+            if counts_padding:
+                return replace(self._enriched(encoding), mask=kept & mask)
         else:
             if self.training and self.config.word_dropout > 0:
                 tokens, mask = _close_gaps(tokens, drop_units(mask, self.config.word_dropout))
             encoding = self.encoder(tokens, mask)
+        return self._enriched(encoding)
+
+    def _enriched(self, encoding: Encoding) -> Encoding:
         return self.enrich(encoding, weight=float(self.appends_context), keys_first=False)
+
+    def _padded(self, tokens: Tensor | None, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and mask at the backbone's full length: its states of padding are read, too."""
+        if tokens is None:
+            raise CrossAlignError(
+                "model.text.encoder.count_padding: stored token states hold no padding; leave the text store out"
+            )
+        assert self.backbone is not None
+        missing = (0, self.backbone.config.max_length - tokens.shape[1])
+        return F.pad(tokens, missing, value=self.backbone.padding_token), F.pad(mask, missing)
 
     def _mask_token(self) -> int:
         assert self.backbone is not None

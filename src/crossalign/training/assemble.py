@@ -147,10 +147,14 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
         )
     config = complete_config(recipe.model, sources)
     tokenizer = None
-    if isinstance(config.text.encoder, GRUSettings):
-        split = sources.collection.split(recipe.data.train)
+    words = config.text.encoder
+    if isinstance(words, GRUSettings):
         tokenizer = WordTokenizer.build(
-            split.texts, min_count=config.text.encoder.min_count, max_length=config.text.encoder.max_length
+            sources.collection.split(recipe.data.train).texts,
+            min_count=words.min_count,
+            max_length=words.max_length,
+            splitting=words.splitting,
+            borders=words.borders,
         )
     torch.manual_seed(recipe.seed)
     return RetrievalModel(config, tokenizer=tokenizer)
