@@ -61,9 +61,10 @@ def test_a_wrong_override_is_named(override: str, message: str | None) -> None:
 
 
 def test_an_override_merges_and_another_kind_replaces() -> None:
-    recipe = load_recipe("flickr8k-vse-infinity", ["model.image={encoder: {pooling: mean}}"])
-    plain = load_recipe("flickr8k-vse-infinity")
-    assert recipe.model.image.encoder.pooling == "mean"
+    recipe = load_recipe("flickr8k-vse", ["model.image={encoder: {pooling: max}}"])
+    plain = load_recipe("flickr8k-vse")
+    assert recipe.model.image.encoder.pooling == "max"
+    assert recipe.model.image.encoder.dropout == plain.model.image.encoder.dropout == 0.5
     assert recipe.model.image.region_dropout == plain.model.image.region_dropout == 0.2
     changes = ["objective.base.kind=contrastive", "objective.base.temperature=0.1"]
     for order in (changes, changes[::-1]):
