@@ -11,11 +11,9 @@ from crossalign.files import read_json
 from crossalign.folders import restore_folder
 from crossalign.model_folder import SETTINGS
 from crossalign.recipe import Recipe, load_recipe
+from crossalign.recipe_differences import differing_settings
 
 __all__ = ["check_model", "check_place", "check_recipe", "read_outcome"]
-
-# Settings that change what is written or how fast it goes, never the weights.
-HARMLESS = {"training": ("log_every", "checkpoint_every", "tensorboard"), "data": ("workers",)}
 
 
 def check_place(folder: Path) -> None:
@@ -36,13 +34,13 @@ def check_recipe(recipe: Recipe, path: Path) -> None:
         CrossAlignError: the recipe there cannot be read, or differs in what changes weights.
     """
     try:
-        found = _settings(load_recipe(path))
+        found = load_recipe(path)
     except CrossAlignError as error:
         raise CrossAlignError(f"{error}; the run there cannot go on, choose another folder") from None
-    differing = [name for name, value in _settings(recipe).items() if found[name] != value]
+    differing = differing_settings(recipe, found.model_dump(mode="json"))
     if differing:
         raise CrossAlignError(
-            f"{path}: the run there has another recipe ({', '.join(sorted(differing))}); choose another folder"
+            f"{path}: the run there has another recipe ({', '.join(differing)}); choose another folder"
         )
 
 
@@ -76,15 +74,3 @@ def read_outcome(path: Path, names: Collection[str]) -> dict[str, Any]:
                 f"{path}: {name} is not a number; remove it, and --resume auto writes it again"
             )
     return content
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """Whatever changes weights, by ``section.key``."""
-    values: dict[str, Any] = {}
-    for section, part in recipe.model_dump(mode="json").items():
-        if isinstance(part, dict):
-            kept = part.keys() - set(HARMLESS.get(section, ()))
-            values |= {f"{section}.{key}": part[key] for key in kept}
-        else:
-            values[section] = part
-    return values
