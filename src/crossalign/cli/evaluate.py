@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures
+
 
 def command(
     model: Annotated[
@@ -22,18 +24,9 @@ def command(
     folds: Annotated[
         int, typer.Option(min=1, help="1: the whole split is one gallery; 5: mean of five folds (COCO 1K).")
     ] = 1,
-    image_features: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="FeatureStore instead of photos, by path or name; default: the run's own. Repeatable."
-        ),
-    ] = None,
-    text_features: Annotated[
-        str | None, typer.Option(help="FeatureStore instead of captions; default: the run's own.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
-    ] = False,
+    image_features: ImageFeatures = None,
+    text_features: TextFeatures = None,
+    raw: Raw = False,
     out: Annotated[
         Path | None,
         typer.Option(

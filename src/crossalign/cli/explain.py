@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures
 from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:
@@ -62,18 +63,9 @@ def command(
     entities: Annotated[
         Path | None, typer.Option(help="Folder of Flickr30k Entities: Sentences and Annotations.")
     ] = None,
-    image_features: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="FeatureStore instead of photos, by path or name; default: the run's own. Repeatable."
-        ),
-    ] = None,
-    text_features: Annotated[
-        str | None, typer.Option(help="FeatureStore instead of captions; default: the run's own.")
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")
-    ] = False,
+    image_features: ImageFeatures = None,
+    text_features: TextFeatures = None,
+    raw: Raw = False,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was found as JSON on standard output.")
