@@ -462,7 +462,8 @@ def test_gradients_reach_what_trains_and_nothing_else(
     image = images(ImageInputs(pixels=torch.randn(len(TEXTS), 3, 32, 32)))
     tokens, mask = texts.tokenize(TEXTS)
     text = texts(TextInputs(tokens=tokens, mask=mask))
-    objective.total(objective(image, text, torch.arange(len(TEXTS)))).backward()
+    scores = image.embedding @ text.embedding.T
+    objective.total(objective(scores, image, text, torch.arange(len(TEXTS)))).backward()
 
     own = {name for name, _ in images.named_parameters() if not name.startswith("backbones.")}
     assert own <= reached(images)

@@ -1,8 +1,9 @@
-"""Embedding a whole split, from stored features or from raw photos and captions."""
+"""Encoding a whole split, from stored features or from raw photos and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from torch import Tensor
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource
-from crossalign.model import RetrievalModel, evaluation_mode
+from crossalign.encoding import Encoding
+from crossalign.model import RetrievalModel, evaluation_mode, scored_units
 from crossalign.progress import track
+from crossalign.scorers.blocks import PackedUnits
 
-__all__ = ["encode_split", "image_source", "text_source"]
+__all__ = ["encode_split", "encode_units", "image_source", "text_source"]
 
 
 def image_source(
@@ -46,7 +49,6 @@ def text_source(model: RetrievalModel, split: Split, store: FeatureStore | None)
     return TextSource(split, store, model.text_tower.tokenize)
 
 
-@torch.inference_mode()
 def encode_split(
     model: RetrievalModel,
     images: ImageSource,
@@ -59,24 +61,69 @@ def encode_split(
 
     Returns:
         Images ``(n, D)`` or ``(n, V, D)`` and captions ``(m, D)``, float32 on the CPU, in the split's order.
+
+    Raises:
+        CrossAlignError: a model that scores pairs and has no embeddings; a photo that cannot be read.
     """
+    model.require_embeddings()
+    seen, told, order = _encoded(model, images, texts, _embedding, batch_size, progress)
+    embeddings = torch.cat(told)
+    text = torch.empty_like(embeddings)
+    text[order] = embeddings
+    return torch.cat(seen), text
+
+
+def encode_units(
+    model: RetrievalModel,
+    images: ImageSource,
+    texts: TextSource,
+    *,
+    batch_size: int = 256,
+    progress: bool = False,
+) -> tuple[PackedUnits, PackedUnits]:
+    """The units of every image and every caption of a split, as a scorer takes them.
+
+    Returns:
+        Regions of n images and words of m captions, float32 on the CPU, in the split's order.
+
+    Raises:
+        CrossAlignError: a photo that cannot be read.
+    """
+    seen, told, order = _encoded(model, images, texts, _packed, batch_size, progress)
+    return PackedUnits.cat(seen), PackedUnits.cat(told).reordered(order.argsort())
+
+
+T = TypeVar("T")
+
+
+@torch.inference_mode()
+def _encoded(
+    model: RetrievalModel,
+    images: ImageSource,
+    texts: TextSource,
+    kept: Callable[[Encoding], T],
+    batch_size: int,
+    progress: bool,
+) -> tuple[list[T], list[T], Tensor]:
+    """What is kept of each batch of images and of captions, and which captions stand where in the latter."""
     count = len(images.positions[0]) if images.stores else len(images.paths)
     # Captions of like length together: little is spent on padding.
     order = np.argsort([len(text) for text in texts.texts], kind="stable")
     with evaluation_mode(model):
-        image_parts = [
-            model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device))
-            .embedding.float()
-            .cpu()
+        seen = [
+            kept(model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)))
             for start in track(range(0, count, batch_size), "encode images", enabled=progress)
         ]
-        text_parts = [
-            model.text_tower(texts(order[start : start + batch_size]).to(model.device))
-            .embedding.float()
-            .cpu()
+        told = [
+            kept(model.text_tower(texts(order[start : start + batch_size]).to(model.device)))
             for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
         ]
-    embeddings = torch.cat(text_parts)
-    text = torch.empty_like(embeddings)
-    text[torch.from_numpy(order)] = embeddings
-    return torch.cat(image_parts), text
+    return seen, told, torch.from_numpy(order)
+
+
+def _embedding(encoding: Encoding) -> Tensor:
+    return encoding.embedding.float().cpu()
+
+
+def _packed(encoding: Encoding) -> PackedUnits:
+    return PackedUnits.of(scored_units(encoding).cpu(), encoding.mask.cpu())

@@ -1,4 +1,4 @@
-"""The retrieval model: two towers and one similarity."""
+"""The retrieval model: two towers and the similarity of what they give."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +21,23 @@ from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
+from crossalign.masking import at_least_float32
 from crossalign.model_folder import portable_settings, read_model, write_model
+from crossalign.normalization import unit_norm
 from crossalign.progress import track
+from crossalign.scorers.base import Scorer
+from crossalign.scorers.build import build_scorer
 from crossalign.towers import ImageTower, ModelConfig, TextTower
 from crossalign.towers.photos import Boxes, PhotoReader
 
-__all__ = ["ModelConfig", "RetrievalModel", "evaluation_mode"]
+__all__ = ["ModelConfig", "RetrievalModel", "evaluation_mode", "scored_units"]
 
 
 class RetrievalModel(nn.Module):
-    """Two towers that never see each other and the inner product between their embeddings.
+    """Two towers that never see each other, and how what they give is compared.
+
+    Most models compare embeddings by their inner product; one with a ``scorer`` scores every pair from its regions and
+    words, and has no embeddings to store.
 
     Args:
         config: settings of the towers.
@@ -71,6 +79,9 @@ class RetrievalModel(nn.Module):
             tokenizer=tokenizer,
             backbone=text_backbone,
         )
+        self.scorer: Scorer[Any] | None = (
+            None if config.scorer is None else build_scorer(config.scorer, config.dim)
+        )
         self.config = config.model_copy(update={"image": self.image_tower.config})
         self.photos = PhotoReader(self.config.image)
 
@@ -97,6 +108,32 @@ class RetrievalModel(nn.Module):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def scores(self, image: Encoding, text: Encoding, *, keep_graph: bool = False) -> Tensor:
+        """Scores ``(n, m)`` of n encoded images with m encoded texts, in float32 also under autocast.
+
+        Args:
+            keep_graph: for a scorer, where most pairs will have a gradient; see
+                :class:`~crossalign.scorers.base.AttentionScorer`.
+        """
+        with torch.autocast(image.mask.device.type, enabled=False):
+            if self.scorer is None:
+                return self.similarity(at_least_float32(image.embedding), at_least_float32(text.embedding))
+            self.scorer.keep_graph = keep_graph
+            scores: Tensor = self.scorer(scored_units(image), scored_units(text), image.mask, text.mask)
+            return scores
+
+    def require_embeddings(self) -> None:
+        """Refuse what compares embeddings.
+
+        Raises:
+            CrossAlignError: the model scores pairs.
+        """
+        if self.config.scorer is not None:
+            raise CrossAlignError(
+                f"this model scores every pair of a photo and a text ({self.config.scorer.kind}) and has no "
+                "embeddings; evaluate it, or re-rank the best of another model with it (--rerank)"
+            )
 
     @staticmethod
     def similarity(image: Tensor, text: Tensor) -> Tensor:
@@ -149,8 +186,9 @@ class RetrievalModel(nn.Module):
             ``(n, D)`` or ``(n, V, D)`` float32 on the CPU.
 
         Raises:
-            CrossAlignError: a file that is missing or no readable picture.
+            CrossAlignError: a file that is missing or no readable picture, or a model that scores pairs.
         """
+        self.require_embeddings()
         if isinstance(images, str | Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         ):
@@ -172,7 +210,11 @@ class RetrievalModel(nn.Module):
 
         Returns:
             ``(n, D)`` float32 on the CPU, in the order of ``texts``.
+
+        Raises:
+            CrossAlignError: the model scores pairs.
         """
+        self.require_embeddings()
         if isinstance(texts, str):
             raise TypeError("encode_texts takes a list of texts, not one string")
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
@@ -227,6 +269,11 @@ class RetrievalModel(nn.Module):
             self.save_pretrained(Path(place) / "model")
             api.upload_folder(repo_id=repository, folder_path=Path(place) / "model")
         return address
+
+
+def scored_units(encoding: Encoding) -> Tensor:
+    """The unit-norm units ``(B, N, D)`` that a scorer sees: those in context."""
+    return unit_norm(at_least_float32(encoding.context))
 
 
 @contextmanager

@@ -80,6 +80,8 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
             place = _place(values, problem["loc"], missing=problem["type"] == "missing")
             if problem["type"] == "extra_forbidden":
                 problems.append(f"unknown key '{place}'")
+            elif problem["type"] == "union_tag_not_found":
+                problems.append(f"{place}: kind is missing; it says which one is meant")
             elif problem["type"] == "value_error":
                 problems.append(
                     f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"])

@@ -212,9 +212,9 @@ def test_sgraf_is_the_mean() -> None:
     expected = (plain_sgraf(scorer.sgr, *arguments) + plain_sgraf(scorer.saf, *arguments)) / 2
     torch.testing.assert_close(scorer(*arguments), expected, rtol=1e-6, atol=1e-8)
     scorer.keep_graph = True
-    assert scorer.sgr.keep_graph
-    assert scorer.keep_graph
     torch.testing.assert_close(scorer(*arguments), expected, rtol=1e-6, atol=1e-8)
+    assert scorer.sgr.keep_graph
+    assert scorer.saf.keep_graph
 
 
 @pytest.mark.parametrize("kind", KINDS)

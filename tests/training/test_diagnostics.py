@@ -44,10 +44,14 @@ def objective() -> Objective:
     return Objective(ObjectiveSettings.model_validate(settings), ModelConfig(dim=D, context_head=True))
 
 
+def terms_of(found: Objective, image: Encoding, text: Encoding) -> dict[str, torch.Tensor]:
+    return found(image.embedding @ text.embedding.T, image, text, ROWS)
+
+
 def test_gradient_norms_are_those_of_a_backward_pass_and_leave_none_behind() -> None:
     found = objective()
     image, text = encodings()
-    terms = found(image, text, ROWS)
+    terms = terms_of(found, image, text)
     numbers = gradient_norms(terms, image, text)
     assert set(numbers) == {
         "gradient_contrastive_embedding",
@@ -59,14 +63,14 @@ def test_gradient_norms_are_those_of_a_backward_pass_and_leave_none_behind() -> 
     assert all(parameter.grad is None for parameter in found.parameters())
     for name, place in (("contrastive", "context"), ("lca", "locals"), ("cra", "context")):
         image, text = encodings()
-        found(image, text, ROWS)[name].backward()
+        terms_of(found, image, text)[name].backward()
         gradients = [getattr(encoding, place).grad.flatten() for encoding in (image, text)]
         expected = torch.cat(gradients).norm()
         torch.testing.assert_close(numbers[f"gradient_{name}_{place}"], expected)
     image, text = encodings()
     image.embedding.retain_grad()
     text.embedding.retain_grad()
-    found(image, text, ROWS)["contrastive"].backward()
+    terms_of(found, image, text)["contrastive"].backward()
     expected = torch.cat([encoding.embedding.grad.flatten() for encoding in (image, text)]).norm()  # type: ignore[union-attr]
     torch.testing.assert_close(numbers["gradient_contrastive_embedding"], expected)
 
@@ -75,7 +79,7 @@ def test_the_backward_pass_afterwards_is_as_without() -> None:
     gradients = []
     for inspected in (False, True):
         found, (image, text) = objective(), encodings()
-        terms = found(image, text, ROWS)
+        terms = terms_of(found, image, text)
         if inspected:
             Diagnostics(found)(found, terms, image, text, ROWS)
         found.total(terms).backward()
@@ -90,7 +94,7 @@ def test_concepts_are_counted_over_an_epoch_and_anew_in_the_next() -> None:
     assert found.lca is not None
     diagnostics = Diagnostics(found)
     diagnostics.begin_epoch(0)
-    terms = found(image, text, ROWS)
+    terms = terms_of(found, image, text)
     codebook = found.lca.codebook.detach()
     regions, words = concept_counts(image.locals, codebook), concept_counts(text.locals, codebook)
     once = diagnostics(found, terms, image, text, ROWS)
@@ -107,7 +111,7 @@ def test_concepts_are_counted_over_an_epoch_and_anew_in_the_next() -> None:
 def test_without_alignments_there_are_gradients_only() -> None:
     settings = ObjectiveSettings.model_validate({"base": {"kind": "hinge"}})
     found, (image, text) = Objective(settings, ModelConfig(dim=D)), encodings()
-    numbers = Diagnostics(found)(found, found(image, text, ROWS), image, text, ROWS)
+    numbers = Diagnostics(found)(found, terms_of(found, image, text), image, text, ROWS)
     assert set(numbers) == {"gradient_hinge_embedding", "gradient_hinge_context"}
 
 

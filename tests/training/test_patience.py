@@ -24,7 +24,7 @@ def recipe(toy: Path, *changes: str) -> Recipe:
 def scores(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The validation scores to come, one an epoch."""
     to_come: list[float] = []
-    monkeypatch.setattr(trainer, "recall", lambda *_: {"rsum": to_come.pop(0)})
+    monkeypatch.setattr(trainer, "split_metrics", lambda *_: {"rsum": to_come.pop(0)})
     return to_come
 
 

@@ -27,13 +27,22 @@ def command(
     image_features: ImageFeatures = None,
     text_features: TextFeatures = None,
     raw: Raw = False,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="A run or model with a scorer, such as SCAN: it puts the best of each query into its own order."
+        ),
+    ] = None,
+    rerank_top: Annotated[
+        int, typer.Option(min=1, help="How many of each query's best --rerank looks at.")
+    ] = 50,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
             help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
-            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES.",
+            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-50-by-MODEL.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -67,13 +76,15 @@ def command(
         image_features=image_features or (),
         text_features=text_features,
         raw=raw,
+        rerank=rerank,
+        rerank_top=rerank_top,
         device=device_name(device),
         command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
     recipe = run_recipe(model)
     if out is None and recipe is not None:
-        out = place_of_result(Path(model), recipe, measured.sources, split, folds)
+        out = place_of_result(Path(model), recipe, measured.sources, split, folds, rerank, rerank_top)
     if collection is not None:
         typer.echo(told_inputs(measured.sources), err=True)
     if out is not None:

@@ -32,7 +32,7 @@ class EncodedPair:
     """An image and a caption: R real regions, T tokens, joint width D; all on the CPU.
 
     Attributes:
-        similarity: of the two embeddings, as retrieval sees it.
+        similarity: the pair's score, as retrieval sees it.
         regions: ``(R, D)`` and ``words`` ``(T, D)`` unit vectors, before (``locals``) and after (``context``) the
             encoders' context reasoning.
         boxes: ``(R, 4)`` relative xyxy boxes of the regions.
@@ -114,7 +114,7 @@ def encode_pairs(
     with evaluation_mode(model):
         boxes = model.image_tower.region_boxes(image_inputs).float().cpu()
         image, text = model.image_tower(image_inputs), model.text_tower(text_inputs)
-    scores = model.similarity(image.embedding.float(), text.embedding.float()).cpu()
+    scores = model.scores(image, text).cpu()
     regions, words, real = _unit_vectors(image), _unit_vectors(text), image.mask.cpu()
     pairs = []
     for row, at in enumerate(image_of_text):

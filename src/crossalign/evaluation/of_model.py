@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from crossalign.encode import encode_split
+from crossalign.data.collection import Split
+from crossalign.data.loading import ImageSource, TextSource
+from crossalign.encode import encode_split, encode_units
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.results import RetrievalResult
-from crossalign.evaluation.retrieval import evaluate_retrieval
+from crossalign.evaluation.gallery import (
+    EmbeddingGallery,
+    Gallery,
+    RerankedGallery,
+    ScoredGallery,
+    gallery_table,
+)
+from crossalign.evaluation.results import Reranking, RetrievalResult
+from crossalign.evaluation.retrieval import gallery_result
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 
-__all__ = ["evaluate_model"]
+__all__ = ["Reranker", "encode_gallery", "evaluate_model", "split_metrics"]
+
+
+@dataclass(frozen=True)
+class Reranker:
+    """A model that scores pairs and what it is given.
+
+    Attributes:
+        top: how many of each query's best it puts into order.
+    """
+
+    model: RetrievalModel
+    sources: Sources
+    top: int = 50
 
 
 def evaluate_model(
@@ -20,32 +43,88 @@ def evaluate_model(
     split: str,
     *,
     folds: int = 1,
+    reranker: Reranker | None = None,
     command: str = "",
     progress: bool = False,
 ) -> RetrievalResult:
-    """Embed a split and measure retrieval in both directions.
+    """Encode a split and measure retrieval in both directions.
 
     Args:
         folds: galleries that the split is cut into; 5 for the COCO 1K protocol.
+        reranker: a second model that puts the best of each query into its own order.
 
     Raises:
-        CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos.
+        CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
+            re-ranker that does not score pairs or sees another collection.
     """
     check_stores(model, sources)
     part, images, texts = sources.split(model, split)
-    image, text = encode_split(model, images, texts, progress=progress)
-    return evaluate_retrieval(
-        image,
-        text,
+    first = encode_gallery(model, images, texts, progress=progress)
+    gallery: Gallery = first
+    if reranker is not None:
+        gallery = _reranked(first, reranker, sources, part, split, progress)
+    return gallery_result(
+        gallery,
         part.image_of_text,
         folds=folds,
         collection=sources.collection.name,
         split=split,
         model=model.fingerprint,
+        reranking=None if reranker is None else Reranking(model=reranker.model.fingerprint, top=reranker.top),
         command=command,
         image_ids=part.image_ids,
         caption_ids=part.caption_ids,
     )
+
+
+def split_metrics(
+    model: RetrievalModel, split: Split, images: ImageSource, texts: TextSource
+) -> dict[str, float]:
+    """Every metric of a split by name, without intervals, as a training run validates."""
+    return gallery_table(encode_gallery(model, images, texts), split.image_of_text).metrics()
+
+
+def encode_gallery(
+    model: RetrievalModel, images: ImageSource, texts: TextSource, *, progress: bool = False
+) -> EmbeddingGallery | ScoredGallery:
+    """A split as the model compares it: by embeddings, or pair by pair.
+
+    Raises:
+        CrossAlignError: a photo that cannot be read.
+    """
+    if model.scorer is None:
+        return EmbeddingGallery(*encode_split(model, images, texts, progress=progress))
+    return ScoredGallery(
+        model.scorer, *encode_units(model, images, texts, progress=progress), progress=progress
+    )
+
+
+def _reranked(
+    fast: EmbeddingGallery | ScoredGallery,
+    reranker: Reranker,
+    sources: Sources,
+    part: Split,
+    split: str,
+    progress: bool,
+) -> RerankedGallery:
+    if isinstance(fast, ScoredGallery):
+        raise CrossAlignError(
+            "--rerank needs a first model with embeddings; this one scores every pair already"
+        )
+    if reranker.model.scorer is None:
+        raise CrossAlignError(
+            "--rerank needs a model with a scorer (model.scorer in its recipe); this one compares embeddings"
+        )
+    check_stores(reranker.model, reranker.sources)
+    other, images, texts = reranker.sources.split(reranker.model, split)
+    if (list(other.image_ids), list(other.caption_ids)) != (list(part.image_ids), list(part.caption_ids)):
+        raise CrossAlignError(
+            f"--rerank: split '{split}' of {reranker.sources.collection.folder} is not that of "
+            f"{sources.collection.folder}; name one collection for both (--collection)"
+        )
+    slow = encode_gallery(reranker.model, images, texts, progress=progress)
+    assert isinstance(slow, ScoredGallery)
+    return RerankedGallery(fast, slow, reranker.top)
 
 
 def check_stores(model: RetrievalModel, sources: Sources) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import evaluate_model
+from crossalign.evaluation.of_model import Reranker, evaluate_model
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_sources
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
@@ -60,6 +60,8 @@ def evaluate_run(
     image_features: Sequence[str] = (),
     text_features: str | None = None,
     raw: bool = False,
+    rerank: str | Path | None = None,
+    rerank_top: int = 50,
     device: str | torch.device = "cpu",
     command: str = "",
     progress: bool = False,
@@ -72,6 +74,7 @@ def evaluate_run(
         image_features, text_features: stores instead of photos and captions; the run's own by default, see
             :func:`~crossalign.evaluation.run_sources.run_sources`.
         raw: encode photos and captions themselves, no stores of the run.
+        rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order.
         command: kept with the result.
 
     Raises:
@@ -79,6 +82,14 @@ def evaluate_run(
     """
     model = RetrievalModel.from_pretrained(name, device)
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
-    result = evaluate_model(model, sources, split, folds=folds, command=command, progress=progress)
+    reranker = None
+    if rerank is not None:
+        place = sources.collection.folder
+        reranker = Reranker(
+            RetrievalModel.from_pretrained(rerank, device), run_sources(rerank, place, raw=raw), rerank_top
+        )
+    result = evaluate_model(
+        model, sources, split, folds=folds, reranker=reranker, command=command, progress=progress
+    )
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
     return RunEvaluation(model, sources, result, grounding)

@@ -19,7 +19,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import RankTable
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
-__all__ = ["RetrievalResult", "ids_digest", "write_ranks"]
+__all__ = ["Reranking", "RetrievalResult", "ids_digest", "write_ranks"]
 
 _FORMAT = "crossalign-retrieval-result"
 _VERSION = 1
@@ -60,6 +60,18 @@ class _RanksFile(_Part):
     sha256: str
 
 
+class Reranking(_Part):
+    """What put the best of each query into a new order.
+
+    Attributes:
+        model: fingerprint of the model that did.
+        top: how many of each query.
+    """
+
+    model: str
+    top: int
+
+
 class _Document(_Part):
     """What results.json holds."""
 
@@ -68,6 +80,7 @@ class _Document(_Part):
     collection: str
     split: str
     model: str
+    reranking: Reranking | None = None
     command: str
     protocol: _Protocol
     counts: _Counts
@@ -88,6 +101,7 @@ class RetrievalResult:
         confidence, resamples, seed: of the bootstrap.
         collection, split: what was evaluated, by name.
         model: the model's fingerprint.
+        reranking: the model that put the best into a new order, if one did.
         command: the command line that made the result.
         image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known.
         source: where the result was read from; not saved.
@@ -101,6 +115,7 @@ class RetrievalResult:
     collection: str = ""
     split: str = ""
     model: str = ""
+    reranking: Reranking | None = None
     command: str = ""
     image_digest: str | None = None
     caption_digest: str | None = None
@@ -124,6 +139,7 @@ class RetrievalResult:
             "collection": self.collection,
             "split": self.split,
             "model": self.model,
+            **({} if self.reranking is None else {"reranking": self.reranking.model_dump()}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
             "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},
@@ -188,6 +204,7 @@ class RetrievalResult:
             collection=document.collection,
             split=document.split,
             model=document.model,
+            reranking=document.reranking,
             command=document.command,
             image_digest=document.digests.images,
             caption_digest=document.digests.captions,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from crossalign.evaluation.bootstrap import bootstrap_intervals
-from crossalign.evaluation.inputs import Embeddings, numpy_embeddings
-from crossalign.evaluation.metrics import RECALL_AT, RankTable, check_owner, fold_size
-from crossalign.evaluation.ranks import retrieval_ranks
-from crossalign.evaluation.results import RetrievalResult, ids_digest
+from crossalign.evaluation.gallery import EmbeddingGallery, Gallery, gallery_table
+from crossalign.evaluation.inputs import Embeddings
+from crossalign.evaluation.metrics import RECALL_AT, RankTable
+from crossalign.evaluation.results import Reranking, RetrievalResult, ids_digest
 
-__all__ = ["evaluate_retrieval", "rank_table", "recall"]
+__all__ = ["evaluate_retrieval", "gallery_result", "rank_table", "recall"]
 
 
 def recall(
@@ -55,18 +54,7 @@ def rank_table(
     folds: int = 1,
 ) -> RankTable:
     """The ranks behind ``recall``: each fold is a gallery of its own."""
-    if folds == 1:
-        ranks = retrieval_ranks(image, text, image_of_text)
-        return RankTable(ranks.i2t, ranks.t2i, np.asarray(image_of_text, np.int64), 1, tuple(ks))
-    images, texts = numpy_embeddings(image), numpy_embeddings(text)
-    size = fold_size(len(images), folds)
-    owner = check_owner(image_of_text, len(images), len(texts))
-    i2t, t2i = np.empty(len(images), np.int64), np.empty(len(texts), np.int64)
-    for start in range(0, len(images), size):
-        mine = np.flatnonzero((owner >= start) & (owner < start + size))
-        ranks = retrieval_ranks(images[start : start + size], texts[mine], owner[mine] - start)
-        i2t[start : start + size], t2i[mine] = ranks.i2t, ranks.t2i
-    return RankTable(i2t, t2i, owner, folds, tuple(ks))
+    return gallery_table(EmbeddingGallery(image, text), image_of_text, ks=ks, folds=folds)
 
 
 def evaluate_retrieval(
@@ -97,7 +85,42 @@ def evaluate_retrieval(
             others.
         confidence, resamples, seed: of the percentile bootstrap over images.
     """
-    table = rank_table(image, text, image_of_text, ks=ks, folds=folds)
+    return gallery_result(
+        EmbeddingGallery(image, text),
+        image_of_text,
+        ks=ks,
+        folds=folds,
+        collection=collection,
+        split=split,
+        model=model,
+        command=command,
+        image_ids=image_ids,
+        caption_ids=caption_ids,
+        confidence=confidence,
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def gallery_result(
+    gallery: Gallery,
+    image_of_text: ArrayLike,
+    *,
+    ks: Sequence[int] = RECALL_AT,
+    folds: int = 1,
+    collection: str = "",
+    split: str = "",
+    model: str = "",
+    reranking: Reranking | None = None,
+    command: str = "",
+    image_ids: Sequence[str] | None = None,
+    caption_ids: Sequence[str] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> RetrievalResult:
+    """:func:`evaluate_retrieval` of any gallery; ``reranking`` says what put the best of it into order, if anything."""
+    table = gallery_table(gallery, image_of_text, ks=ks, folds=folds)
     return RetrievalResult(
         table=table,
         intervals=bootstrap_intervals(table, confidence=confidence, resamples=resamples, seed=seed),
@@ -107,6 +130,7 @@ def evaluate_retrieval(
         collection=collection,
         split=split,
         model=model,
+        reranking=reranking,
         command=command,
         image_digest=None if image_ids is None else ids_digest(image_ids),
         caption_digest=None if caption_ids is None else ids_digest(caption_ids),

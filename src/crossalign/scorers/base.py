@@ -27,7 +27,14 @@ class Scorer(nn.Module, ABC, Generic[P]):
     Regions and words are the towers' units of unit norm, as published; the scorers do not normalise them.
     Everything is computed in float32 (float64 for float64 inputs), also under autocast. An image without a real
     region, or a text without a real word, counts as one whose only unit is the zero vector.
+
+    Without gradients, memory beyond inputs and scores is bounded, whatever their number. With gradients, the
+    backward pass computes those pairs again whose gradient is not zero, and no others: with hardest negatives
+    few are, so that a step costs little more than its scores. ``keep_graph`` keeps what the forward pass
+    computed instead, which takes memory for all pairs and less time where most pairs have a gradient.
     """
+
+    keep_graph: bool = False
 
     def forward(
         self,
@@ -91,15 +98,7 @@ class Scorer(nn.Module, ABC, Generic[P]):
 
 
 class AttentionScorer(Scorer[Prepared]):
-    """A scorer in which units attend to units, computed in pieces of some images with some texts of equal length.
-
-    Without gradients, memory beyond inputs and scores is bounded, whatever their number. With gradients, the
-    backward pass computes those pairs again whose gradient is not zero, and no others: with hardest negatives
-    few are, so that a step costs little more than its scores. ``keep_graph`` keeps what the forward pass
-    computed instead, which takes memory for all pairs and less time where most pairs have a gradient.
-    """
-
-    keep_graph: bool = False
+    """A scorer in which units attend to units, computed in pieces of some images with some texts of equal length."""
 
     def prepare_images(self, regions: Tensor, mask: Tensor | None = None) -> Prepared:
         return prepared_units(regions, mask, "regions")

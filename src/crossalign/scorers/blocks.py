@@ -47,6 +47,13 @@ class PackedUnits:
         """Collections one after the other, as batches of a tower come."""
         return cls(torch.cat([part.units for part in parts]), torch.cat([part.lengths for part in parts]))
 
+    def reordered(self, index: Tensor) -> PackedUnits:
+        """Items ``index (k,)``, one after the other."""
+        lengths = self.lengths[index]
+        starts = (self.lengths.cumsum(dim=0) - self.lengths)[index]
+        first = torch.repeat_interleave(starts - (lengths.cumsum(dim=0) - lengths), lengths)
+        return PackedUnits(self.units[first + torch.arange(len(first), device=first.device)], lengths)
+
     def padded(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Items ``index (k,)`` as ``(k, N, D)`` and their mask ``(k, N)``, ``None`` where all are as long."""
         lengths = self.lengths[index]

@@ -136,15 +136,6 @@ class SGRAFScorer(Scorer[tuple[Prepared, Prepared]]):
         self.sgr = SGRScorer(dim, similarity_dim, steps, regions=regions, dropout=dropout)
         self.saf = SAFScorer(dim, similarity_dim, regions=regions, dropout=dropout)
 
-    @property
-    def keep_graph(self) -> bool:
-        """Whether SGR keeps the graph of its forward pass; SAF does so in training in any case."""
-        return self.sgr.keep_graph
-
-    @keep_graph.setter
-    def keep_graph(self, value: bool) -> None:
-        self.sgr.keep_graph = self.saf.keep_graph = value
-
     def prepare_images(self, regions: Tensor, mask: Tensor | None = None) -> tuple[Prepared, Prepared]:
         return self.sgr.prepare_images(regions, mask), self.saf.prepare_images(regions, mask)
 
@@ -152,6 +143,7 @@ class SGRAFScorer(Scorer[tuple[Prepared, Prepared]]):
         return self.sgr.prepare_texts(words, mask), self.saf.prepare_texts(words, mask)
 
     def score(self, images: tuple[Prepared, Prepared], texts: tuple[Prepared, Prepared]) -> Tensor:
+        self.sgr.keep_graph = self.saf.keep_graph = self.keep_graph
         return (self.sgr.score(images[0], texts[0]) + self.saf.score(images[1], texts[1])) / 2
 
     def score_pairs(

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from crossalign.encoders.backbone import BackboneConfig
 from crossalign.encoders.detector import DetectorConfig
 from crossalign.encoders.hf import TextBackboneConfig
+from crossalign.scorers.settings import ScorerSettings
 from crossalign.settings import Settings
 
 __all__ = [
@@ -198,7 +199,7 @@ class TextTowerConfig(Settings):
 
 
 class ModelConfig(Settings):
-    """Everything needed to build the two towers."""
+    """Everything needed to build the model: two towers, and a scorer where pairs are scored together."""
 
     dim: int = Field(default=256, gt=0, description="D, joint width")
     context_head: bool = Field(
@@ -210,5 +211,19 @@ class ModelConfig(Settings):
         description="of the context vectors in the similarity; they make the embedding 3 D wide. 0 leaves them out: "
         "the head then serves the loss alone",
     )
+    scorer: ScorerSettings | None = Field(
+        default=None,
+        description="an interactive model that scores a pair from its regions and words in context; `kind` chooses it. "
+        "null: the inner product of the embeddings",
+    )
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
+
+    @model_validator(mode="after")
+    def _a_scorer_leaves_embeddings_alone(self) -> ModelConfig:
+        if self.scorer is not None and self.context_head and self.context_weight > 0:
+            raise ValueError(
+                "scorer compares regions with words, context_weight widens the embedding, which it never sees; "
+                "set context_weight: 0, or leave one out"
+            )
+        return self

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from crossalign.data.batch import Batch
 from crossalign.data.loading import PairSampler, TrainingLoader
-from crossalign.encode import encode_split
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation import recall
+from crossalign.evaluation.of_model import split_metrics
 from crossalign.files import write_json, write_text
 from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
@@ -75,7 +74,8 @@ class _Step(nn.Module):
     def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss terms and, with ``inspect``, the numbers beside them."""
         image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
-        terms = self.objective(image, text, batch.image_rows, batch.text)
+        scores = self.model.scores(image, text, keep_graph=self.objective.dense)
+        terms = self.objective(scores, image, text, batch.image_rows, batch.text)
         if not inspect:
             return terms, {}
         return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows)
@@ -245,8 +245,7 @@ def train(
             state.epoch += 1
             state.epoch_step = 0
             if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
-                embeddings = encode_split(model, validation_images, validation_texts)
-                metrics = recall(*embeddings, validation.image_of_text)
+                metrics = split_metrics(model, validation, validation_images, validation_texts)
                 log.write("validation", state.step, {"epoch": state.epoch, **metrics})
                 if metrics["rsum"] > state.best:
                     state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0

@@ -1,0 +1,121 @@
+"""Settings of what training minimises: the base loss and the alignments beside it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from crossalign.settings import Settings
+
+__all__ = [
+    "CRASettings",
+    "CaptioningSettings",
+    "ContrastiveSettings",
+    "DiversitySettings",
+    "HingeSettings",
+    "LCASettings",
+    "ObjectiveSettings",
+]
+
+Weight = Annotated[float, Field(ge=0.0)]
+
+
+class HingeSettings(Settings):
+    """Hinge ranking loss, summed over the batch (VSE++)."""
+
+    kind: Literal["hinge"] = Field(
+        default="hinge", description="sum over the batch of what a match lacks to win by the margin"
+    )
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    margin: float = Field(
+        default=0.2, gt=0, description="by how much a match has to win, in units of the score"
+    )
+    summed_epochs: int = Field(
+        default=1, ge=0, description="warm-up epochs over all negatives before the hardest ones alone"
+    )
+
+
+class ContrastiveSettings(Settings):
+    """Multi-positive InfoNCE, averaged over the batch."""
+
+    kind: Literal["contrastive"] = Field(
+        default="contrastive",
+        description="InfoNCE in both directions; all captions of an image are positives",
+    )
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    temperature: float = Field(
+        default=0.05, gt=0, description="what scores are divided by; the first value where it is learnt"
+    )
+    learnable_temperature: bool = Field(
+        default=False, description="train the temperature, kept within 0.01 to 0.1"
+    )
+    reduction: Literal["standard", "paper"] = Field(
+        default="standard", description="`paper` divides by the batch size once more, as CUSA's code does"
+    )
+
+
+class LCASettings(Settings):
+    """Local Concept Alignment (SelfAlign)."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    concepts: int = Field(default=1024, gt=1, description="size of the codebook")
+    word_temperature: float = Field(default=0.1, gt=0, description="what a word's logits are divided by")
+    epsilon: float = Field(
+        default=0.05, gt=0, description="sharpness of the regions' assignment; smaller is sharper"
+    )
+    sinkhorn_iterations: int = Field(default=2, ge=1, description="rounds of balancing the assignment")
+    symmetric: bool = Field(default=False, description="also train regions against the words' assignments")
+    units: Literal["locals", "context"] = Field(
+        default="locals",
+        description="what is aligned: units before context, as in the paper, or those the embedding is made of",
+    )
+    frozen_codebook_epochs: int = Field(
+        default=1, ge=0, description="epochs in which the codebook is not updated"
+    )
+
+
+class CRASettings(Settings):
+    """Contextual Relation Alignment (SelfAlign); needs model.context_head."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    temperature: float = Field(default=0.7, gt=0, description="what inner products are divided by")
+    hard_negatives: int | None = Field(
+        default=512, gt=0, description="negatives a query meets, the most similar ones; null: all"
+    )
+
+
+class DiversitySettings(Settings):
+    """CAMERA's diversity loss: the views of an image should weigh its regions differently."""
+
+    weight: Weight = Field(default=0.01, description="factor of this term in the total")
+    reduction: Literal["sum", "mean"] = Field(
+        default="sum", description="over the images of a batch; `mean` beside an averaged base loss"
+    )
+
+
+class CaptioningSettings(Settings):
+    """VSRN's caption generation: regions in context should be enough to write the caption."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    hidden: int = Field(default=512, gt=0, description="width of the decoder")
+    word_dim: int = Field(default=300, gt=0, description="width of a word's embedding")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of the decoder")
+
+
+class ObjectiveSettings(Settings):
+    """The base loss and the alignments beside it."""
+
+    base: HingeSettings | ContrastiveSettings = Field(
+        default=HingeSettings(),
+        discriminator="kind",
+        description="the loss of whole images against whole captions; `kind` chooses it",
+    )
+    lca: LCASettings | None = Field(default=None, description="Local Concept Alignment; null: without")
+    diversity: DiversitySettings | None = Field(
+        default=None, description="CAMERA's diversity loss; null: without"
+    )
+    captioning: CaptioningSettings | None = Field(
+        default=None, description="VSRN's caption generation; null: without"
+    )
+    cra: CRASettings | None = Field(default=None, description="Contextual Relation Alignment; null: without")
