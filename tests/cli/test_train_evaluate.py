@@ -104,7 +104,7 @@ def test_a_run_holds_all_that_was_promised(world: World) -> None:
     assert {path.name for path in world.run.iterdir()} - {"results"} == names
     assert world.outcome == {"run": str(world.run), **json.loads((world.run / "training.json").read_text())}
     assert set(world.outcome) == {
-        "run", "best_rsum", "best_epoch", "epochs", "steps", "seconds", "data_seconds",
+        "run", "best_rsum", "best_epoch", "epochs", "steps", "seconds", "data_seconds", "cpu_seconds",
     }  # fmt: skip
     assert (world.outcome["epochs"], world.outcome["steps"]) == (3, 12)
     assert load_recipe(world.run / "recipe.yaml") == load_recipe(world.recipe)

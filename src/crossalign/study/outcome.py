@@ -67,6 +67,7 @@ def measure_run(
         epochs=training.epochs,
         steps=training.steps,
         seconds=round(training.seconds, 1),
+        cpu_seconds=round(training.cpu_seconds, 1) or None,
         share_waiting_for_data=_short(training.data_seconds / max(training.seconds, 1e-9)),
         parameters=sum(parameter.numel() for parameter in parameters),
         trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),

@@ -62,6 +62,7 @@ class RunOutcome(_Part):
         validation_rsum, best_epoch: of the model kept.
         validation: every validation with its ``epoch`` and its metrics.
         epochs, steps, seconds, share_waiting_for_data: of the training.
+        cpu_seconds: its processor time; None in records of versions that did not measure it.
         parameters, trained_parameters: how many numbers the model holds, and how many of them were trained.
         embedding_width: numbers of an embedding.
         embedding_views: embeddings of an image.
@@ -77,6 +78,7 @@ class RunOutcome(_Part):
     epochs: int
     steps: int
     seconds: float
+    cpu_seconds: float | None = None
     share_waiting_for_data: float
     parameters: int
     trained_parameters: int

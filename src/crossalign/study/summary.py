@@ -100,6 +100,7 @@ def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
         return {}
     metrics = [outcome.result["metrics"] for outcome in outcomes]
     grounded = [outcome.word_to_region for outcome in outcomes if outcome.word_to_region is not None]
+    processor = [outcome.cpu_seconds / 60 for outcome in outcomes if outcome.cpu_seconds is not None]
     first: RunOutcome = outcomes[0]
     return {
         "test": {name: _spread([values[name] for values in metrics]) for name in metrics[0]},
@@ -109,6 +110,7 @@ def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
         if not grounded
         else {name: _spread([values[name] for values in grounded]) for name in ("accuracy", "chance")},
         "training_minutes": _spread([outcome.seconds / 60 for outcome in outcomes]),
+        "training_cpu_minutes": _spread(processor) if len(processor) == len(outcomes) else None,
         "share_waiting_for_data": _spread([outcome.share_waiting_for_data for outcome in outcomes]),
         "parameters": first.parameters,
         "trained_parameters": first.trained_parameters,

@@ -38,7 +38,12 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         "validation R@sum",
         *(["word→region %"] if words else []),
     ]
-    heading += [*(name.replace("_", " ") for name in numbers), "minutes", "difference in R@sum"]
+    heading += [
+        *(name.replace("_", " ") for name in numbers),
+        "minutes",
+        "CPU minutes",
+        "difference in R@sum",
+    ]
     rows = []
     for name, row in variants.items():
         test, grounded = row.get("test", {}), row.get("word_to_region")
@@ -49,7 +54,8 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
             chance = f" (chance {grounded['chance']['mean']:.1f})" if grounded else ""
             line.append((_spread(grounded["accuracy"]) if grounded else MISSING) + chance)
         line += [_spread(row.get("numbers", {}).get(number), ".4g") for number in numbers]
-        line += [_spread(row.get("training_minutes")), _difference(row["against"], summary)]
+        line += [_spread(row.get("training_minutes")), _spread(row.get("training_cpu_minutes"))]
+        line.append(_difference(row["against"], summary))
         rows.append(line)
     return heading, rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -57,16 +57,19 @@ def check_model(folder: Path) -> None:
         )
 
 
-def read_outcome(path: Path, names: Collection[str]) -> dict[str, Any]:
+def read_outcome(path: Path, names: Set[str], newer: Set[str] = frozenset()) -> dict[str, Any]:
     """The numbers of these names that a finished run has written to ``training.json``.
+
+    Args:
+        newer: those of them that an older version did not write.
 
     Raises:
         CrossAlignError: it holds anything else.
     """
     content = read_json(path)
-    if not isinstance(content, dict) or content.keys() != set(names):
+    if not isinstance(content, dict) or not names - newer <= content.keys() <= names:
         raise CrossAlignError(
-            f"{path}: does not hold {', '.join(names)}; remove it, and --resume auto writes it again"
+            f"{path}: does not hold {', '.join(sorted(names - newer))}; remove it, and --resume auto writes it again"
         )
     for name, value in content.items():
         if not isinstance(value, int | float):

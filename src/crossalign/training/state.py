@@ -26,6 +26,7 @@ class RunState:
         stale: validations since then.
         seconds: wall time of training steps, validation excluded.
         data_seconds: part of ``seconds`` spent waiting for batches.
+        cpu_seconds: processor time of these steps, of all threads of this process.
         collapsed: steps in a row at the hinge's collapse value.
     """
 
@@ -37,6 +38,7 @@ class RunState:
     stale: int = 0
     seconds: float = 0.0
     data_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     collapsed: int = 0
 
 
