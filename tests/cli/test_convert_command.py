@@ -72,7 +72,7 @@ def test_the_list_and_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such file" in err
 
 
-@pytest.mark.parametrize("name", ["vsrn-f30k", "camera-selfalign"])
+@pytest.mark.parametrize("name", ["vsrn-f30k", "camera-selfalign", "scan-t2i", "sgraf-sgr", "sgraf-saf"])
 def test_a_converted_model_is_evaluated_on_imported_features(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
