@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import BertConfig
 
 import published_code as published
+import published_scorers as scorers
 from crossalign.data.batch import ImageInputs
 from published_code import State
 
@@ -79,7 +80,7 @@ def photos(*, ragged: bool) -> Photos:
 
 @dataclass
 class Case:
-    """A checkpoint, what its vocabulary is, and the embeddings that its code gives."""
+    """A checkpoint, what its vocabulary is, and what its code gives: embeddings, or units and their scores."""
 
     layout: str
     states: list[State]
@@ -90,6 +91,8 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     # Where each of our blocks of D numbers stands in theirs, on the image side and on the text side.
     blocks: tuple[list[int], list[int]] = ([0], [0])
+    # Scores of images ``(B, R, D)`` and texts ``(C, W, D)``, for a model that looks at both together.
+    compare: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def needs_bert(self) -> bool:
@@ -98,6 +101,8 @@ class Case:
     def similarity(self) -> Tensor:
         """As the published code compares."""
         image, text = self.image(), self.text()
+        if self.compare is not None:
+            return self.compare(image, text)
         if image.dim() == 3:
             return torch.stack([(views @ text.T).amax(dim=0) for views in image])
         return image @ text.T
@@ -214,7 +219,48 @@ def camera(*, selfalign: bool) -> Case:
     )
 
 
-CASES: dict[str, Callable[[], Case]] = {
+SCAN_OPTIONS: dict[str, Any] = {
+    "no_imgnorm": False, "no_txtnorm": False, "num_layers": 1, "data_name": "f30k_precomp", "cross_attn": "t2i",
+    "raw_feature_norm": "clipped_l2norm", "agg_func": "LogSumExp", "lambda_softmax": 9.0, "lambda_lse": 6.0,
+}  # fmt: skip
+
+
+def scan(*, both: bool, weight_norm: bool = False, **options: Any) -> Case:
+    image = scorers.image_state(FEATURES, DIM, weight_norm=weight_norm)
+    text = scorers.words_state("rnn", len(WORDS), WORD_DIM, DIM, both=both)
+    shown, ids = photos(ragged=False), word_ids()
+    told = {
+        **SCAN_OPTIONS, "bi_gru": both, "precomp_enc_type": "weight_norm" if weight_norm else "basic", **options
+    }  # fmt: skip
+    return Case(
+        "scan", [image, text], list(CAPTIONS), shown,
+        lambda: scorers.regions(image, shown.regions), lambda: scorers.words(text, "rnn", ids), told,
+        compare=lambda seen, read: scorers.scan_scores(seen, read, [len(row) for row in ids], told),
+    )  # fmt: skip
+
+
+SIMILARITY_DIM, STEPS = 7, 2
+
+
+def sgraf(module: str, *, both: bool, counted: bool) -> Case:
+    image = scorers.image_state(FEATURES, DIM)
+    text = scorers.words_state("cap_rnn", len(WORDS), WORD_DIM, DIM, both=both)
+    shown, ids = photos(ragged=False), word_ids()
+    pair = scorers.similarity_state(
+        module, DIM, SIMILARITY_DIM, shown.regions.shape[1], STEPS, counted=counted
+    )
+    return Case(
+        "sgraf", [image, text, pair], list(CAPTIONS), shown,
+        lambda: scorers.regions(image, shown.regions), lambda: scorers.words(text, "cap_rnn", ids),
+        {
+            "no_imgnorm": False, "no_txtnorm": False, "num_layers": 1, "bi_gru": both, "module_name": module,
+            "sgr_step": STEPS, "sim_dim": SIMILARITY_DIM, "data_name": "f30k_precomp",
+        },
+        compare=lambda seen, read: scorers.sgraf_scores(pair, seen, read, [len(row) for row in ids]),
+    )  # fmt: skip
+
+
+EMBEDDED: dict[str, Callable[[], Case]] = {
     "vse-infinity": vse_infinity,
     "vse-infinity-bert": vse_infinity_bert,
     "vsrn-coco": lambda: vsrn(flickr=False, selfalign=False),
@@ -224,3 +270,20 @@ CASES: dict[str, Callable[[], Case]] = {
     "camera": lambda: camera(selfalign=False),
     "camera-selfalign": lambda: camera(selfalign=True),
 }
+SCORED: dict[str, Callable[[], Case]] = {
+    "scan-t2i": lambda: scan(both=True),
+    "scan-i2t": lambda: scan(both=True, cross_attn="i2t", lambda_softmax=4, lambda_lse=20.0),
+    "scan-t2i-mean": lambda: scan(both=False, raw_feature_norm="softmax", agg_func="Mean"),
+    "scan-i2t-max": lambda: scan(
+        both=True,
+        weight_norm=True,
+        cross_attn="i2t",
+        raw_feature_norm="no_norm",
+        agg_func="Max",
+        lambda_softmax=3.5,
+    ),
+    "sgraf-sgr": lambda: sgraf("SGR", both=True, counted=True),
+    "sgraf-saf": lambda: sgraf("SAF", both=True, counted=True),
+    "sgraf-saf-one-way": lambda: sgraf("SAF", both=False, counted=False),
+}
+CASES = EMBEDDED | SCORED

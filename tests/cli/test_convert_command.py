@@ -72,13 +72,9 @@ def test_the_list_and_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no such file" in err
 
 
-@pytest.mark.parametrize("name", ["vsrn-f30k", "camera-selfalign"])
-def test_a_converted_model_is_evaluated_on_imported_features(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    """The way of a published dataset: precomputed features with boxes, then the published model on them."""
-    case = CASES[name]()
-    source = tmp_path / "precomp"
+def imported(case: Case, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A collection of the case's photos, with five captions each."""
+    source = folder / "precomp"
     source.mkdir()
     photos = case.photos
     images = len(photos.regions)
@@ -87,9 +83,20 @@ def test_a_converted_model_is_evaluated_on_imported_features(
     np.save(source / "test_img_sizes.npy", photos.sizes.numpy())
     captions = [case.captions[index % len(case.captions)] for index in range(5 * images)]
     (source / "test_caps.txt").write_text("".join(f"{caption}\n" for caption in captions))
-    collection = tmp_path / "collection"
+    collection = folder / "collection"
     code, _, err = run(capsys, "import", "precomputed", source, "--out", collection)
     assert code == 0, err
+    return collection
+
+
+@pytest.mark.parametrize("name", ["vsrn-f30k", "camera-selfalign", "scan-t2i", "sgraf-sgr", "sgraf-saf"])
+def test_a_converted_model_is_evaluated_on_imported_features(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The way of a published dataset: precomputed features with boxes, then the published model on them."""
+    case = CASES[name]()
+    images = len(case.photos.regions)
+    collection = imported(case, tmp_path, capsys)
     checkpoint, vocabulary = files(case, tmp_path)
     code, _, err = run(capsys, "convert", checkpoint, "--vocab", vocabulary, "--out", tmp_path / "model")
     assert code == 0, err
@@ -107,3 +114,25 @@ def test_a_converted_model_is_evaluated_on_imported_features(
     for caption, rank in enumerate(ranks):
         others = np.delete(scores[:, caption], caption // 5) - scores[caption // 5, caption]
         assert (others > 1e-5).sum() <= rank - 1 <= (others > -1e-5).sum()
+
+
+def test_a_converted_scorer_re_ranks_the_best_of_another_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow, fast = CASES["scan-i2t"](), CASES["vsrn-f30k"]()
+    collection = imported(slow, tmp_path, capsys)
+    models = []
+    for case in (slow, fast):
+        (tmp_path / case.layout).mkdir()
+        checkpoint, vocabulary = files(case, tmp_path / case.layout)
+        models.append(tmp_path / case.layout / "model")
+        code, _, err = run(capsys, "convert", checkpoint, "--vocab", vocabulary, "--out", models[-1])
+        assert code == 0, err
+    options = ("--collection", collection, "--image-features", "features", "--device", "cpu")
+    ranks = []
+    for name, call in (("alone", [models[0]]), ("re-ranked", [models[1], "--rerank", models[0]])):
+        code, _, err = run(capsys, "evaluate", *call, *options, "--out", tmp_path / name)
+        assert code == 0, err
+        ranks.append(np.load(tmp_path / name / "ranks.npz")["t2i"])
+    # The best fifty of so few are all of them.
+    assert np.array_equal(*ranks)

@@ -47,7 +47,10 @@ def mismatch(case: Case, folder: Path, **arguments: Any) -> LayoutMismatchError:
 
 
 # What the published code saves and never reads again, or what only training reads.
-UNUSED = ("mlp.bns.1.", "bert.pooler.", "bert.embeddings.position_ids", "num_batches_tracked", "v_prototypes")
+UNUSED = (
+    "mlp.bns.1.", "bert.pooler.", "bert.embeddings.position_ids", "num_batches_tracked", "v_prototypes",
+    "embedding_common.0.bias", "graph_key_w.bias",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -55,7 +58,7 @@ def test_every_missing_key_is_told(tmp_path: Path, name: str) -> None:
     """One at a time; the keys by which a layout is recognised are given back by naming it."""
     case = CASES[name]()
     draw = random.Random(0)
-    for place, part in enumerate(("image", "text")):
+    for place, part in enumerate(("image", "text", "extra")[: len(case.states)]):
         keys = [key for key in case.states[place] if not any(unused in key for unused in UNUSED)]
         for key in draw.sample(keys, min(8, len(keys))):
             kept = case.states[place].pop(key)
@@ -120,7 +123,7 @@ def test_a_layout_that_is_named_is_not_guessed_away(tmp_path: Path) -> None:
     assert error.missing == []
     assert "text local_fc.weight" in error.unknown
     assert "layout 'vsrn'" in str(error)
-    assert "no layout 'scan'; choose one of vse-infinity, " in refusal(case, tmp_path, layout="scan")
+    assert "no layout 'vse'; choose one of vse-infinity, " in refusal(case, tmp_path, layout="vse")
 
 
 def test_checkpoints_of_other_code_are_of_no_layout(tmp_path: Path) -> None:
@@ -172,6 +175,22 @@ def test_the_states_may_stand_alone(tmp_path: Path) -> None:
         ("vsrn-coco", "measure", "order"),
         ("vsrn-selfalign-coco", "ctx_relu", 0),
         ("camera-selfalign", "ctx_fc_relu", 0),
+        ("scan-t2i", "no_imgnorm", True),
+        ("scan-t2i", "no_txtnorm", True),
+        ("scan-t2i", "num_layers", 2),
+        ("scan-t2i", "cross_attn", "both"),
+        ("scan-t2i", "raw_feature_norm", "sigmoid"),
+        ("scan-t2i", "agg_func", ["Mean"]),
+        ("scan-t2i", "lambda_softmax", 0),
+        ("scan-t2i", "lambda_softmax", True),
+        ("scan-t2i", "lambda_lse", "6"),
+        ("scan-t2i", "lambda_lse", float("inf")),
+        ("sgraf-sgr", "no_imgnorm", True),
+        ("sgraf-saf", "no_txtnorm", True),
+        ("sgraf-saf", "num_layers", 2),
+        ("sgraf-saf", "module_name", "AVE"),
+        ("sgraf-sgr", "sgr_step", 0),
+        ("sgraf-sgr", "sgr_step", 2.0),
     ],
 )
 def test_an_option_that_no_setting_stands_for_is_refused(
@@ -180,6 +199,94 @@ def test_an_option_that_no_setting_stands_for_is_refused(
     case = CASES[name]()
     case.options[option] = value
     assert f"trained with {option}={value!r}, for which there is no setting here" in refusal(case, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "option", ["cross_attn", "raw_feature_norm", "agg_func", "lambda_softmax", "lambda_lse"]
+)
+def test_scores_that_no_option_tells_are_not_guessed(tmp_path: Path, option: str) -> None:
+    """VSE++ has the very keys of SCAN, and neither its options nor its scores."""
+    case = CASES["scan-t2i"]()
+    del case.options[option]
+    assert f"its options ('opt') do not tell {option}, without which its scores are not known" in refusal(
+        case, tmp_path
+    )
+
+
+def test_only_a_sum_of_exponentials_has_a_temperature(tmp_path: Path) -> None:
+    case = CASES["scan-t2i-mean"]()
+    del case.options["lambda_lse"]
+    scorer = convert(case, tmp_path).converted.settings["scorer"]
+    assert (scorer["aggregation"], scorer["raw_feature_norm"]) == ("Mean", "softmax")
+
+
+def test_options_and_keys_that_contradict_each_other_are_told(tmp_path: Path) -> None:
+    case = CASES["scan-t2i"]()
+    case.options["bi_gru"] = False
+    error = mismatch(case, tmp_path)
+    assert error.missing == []
+    assert len(error.unknown) == 4
+    assert all(line.startswith("text rnn.") and line.endswith("_l0_reverse") for line in error.unknown)
+    case = CASES["sgraf-sgr"]()
+    case.options["module_name"] = "SAF"
+    error = mismatch(case, tmp_path)
+    assert "extra SAF_module.attn_sim_w.weight" in error.missing
+    assert "extra SGR_module.1.sim_graph_w.bias" in error.unknown
+    case = CASES["sgraf-sgr"]()
+    case.options["sgr_step"] = 10**9
+    error = mismatch(case, tmp_path)
+    assert error.missing == [
+        f"extra SGR_module.2.{name}"
+        for name in (
+            "graph_query_w.weight", "graph_query_w.bias", "graph_key_w.weight", "sim_graph_w.weight",
+            "sim_graph_w.bias",
+        )
+    ]  # fmt: skip
+    case.options["sgr_step"] = 1
+    assert len(mismatch(case, tmp_path).unknown) == 6
+
+
+@pytest.mark.parametrize("name", ["sgraf-sgr", "sgraf-saf", "sgraf-saf-one-way"])
+def test_the_keys_of_sgraf_tell_what_its_options_do_not(tmp_path: Path, name: str) -> None:
+    case = CASES[name]()
+    told = convert(case, tmp_path / "told").converted
+    case.options = {}
+    done = convert(case, tmp_path / "untold").converted
+    assert done.settings == told.settings
+    scorer = done.settings["scorer"]
+    assert (scorer["kind"], scorer["regions"], scorer["similarity_dim"]) == (name[6:9], 6, 7)
+    assert scorer.get("steps") == (2 if name == "sgraf-sgr" else None)
+    assert done.settings["text"]["encoder"]["bidirectional"] == (name != "sgraf-saf-one-way")
+    assert f"this is {name[6:9].upper()} alone" in done.notes[0]
+
+
+def test_a_similarity_of_neither_module_is_told(tmp_path: Path) -> None:
+    case = CASES["sgraf-saf"]()
+    del case.options["module_name"]
+    for key in [key for key in case.states[2] if key.startswith("SAF_module.")]:
+        del case.states[2][key]
+    assert mismatch(case, tmp_path).missing == ["extra SGR_module", "extra SAF_module"]
+
+
+def test_every_unknown_key_of_a_similarity_is_told(tmp_path: Path) -> None:
+    case = CASES["sgraf-sgr"]()
+    strangers = ["SAF_module.bn.scale", "SGR_module.0.bn.num_batches_tracked", "head.weight"]
+    case.states[2].update({key: torch.zeros(1) for key in strangers})
+    assert mismatch(case, tmp_path).unknown == [f"extra {key}" for key in strangers]
+    case = CASES["scan-t2i"]()
+    case.states.append({"gate.weight": torch.zeros(1)})
+    assert mismatch(case, tmp_path).unknown == ["extra gate.weight"]
+
+
+def test_a_normed_weight_of_another_kind_is_told(tmp_path: Path) -> None:
+    case = CASES["scan-i2t-max"]()
+    case.states[0]["fc.weight_g"] = torch.ones(DIM, 1)
+    assert mismatch(case, tmp_path).shapes == ["image fc.weight_g 12x1 for one number"]
+    case.states[0]["fc.weight_g"] = torch.tensor([3.0])
+    convert(case, tmp_path)
+    case.states[0]["fc.weight"] = torch.zeros(DIM, 10)
+    (tmp_path / "both").mkdir()
+    assert mismatch(case, tmp_path / "both").unknown == ["image fc.weight_v", "image fc.weight_g"]
 
 
 def test_the_width_of_the_features_may_be_demanded(tmp_path: Path) -> None:
@@ -196,6 +303,13 @@ def test_what_only_training_needs_is_told(tmp_path: Path) -> None:
     assert {line.partition(".")[0] for line in left_out} == {"image mlp", "text bert"}
     assert "text bert.pooler.dense.weight" in left_out
     assert "text bert.embeddings.position_ids" in left_out
+    left_out = convert(CASES["sgraf-sgr"](), tmp_path / "c").converted.left_out
+    assert set(left_out) == {
+        "extra v_global_w.embedding_common.0.bias", "extra t_global_w.embedding_common.0.bias",
+        "extra v_global_w.embedding_local.1.num_batches_tracked",
+        "extra v_global_w.embedding_global.1.num_batches_tracked",
+        "extra SGR_module.0.graph_key_w.bias", "extra SGR_module.1.graph_key_w.bias",
+    }  # fmt: skip
 
 
 def test_only_a_model_is_replaced(tmp_path: Path) -> None:

@@ -308,6 +308,25 @@ def test_damaged_bytes_end_in_one_line_or_in_other_data(tmp_path: Path, kind: st
     assert refused > 40
 
 
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b".", "its bytes do not make sense"),
+        (b"0", "its bytes do not make sense"),
+        (b"hello", "its bytes do not make sense"),
+        (b"\x80\x02K\x01R.", "its bytes do not make sense"),
+        (b"PK", "a zip file of which a part is missing or was changed"),
+        (b"\x80\x02]", "it ends early"),
+        (b"<!DOCTYPE html>", "byte 0x3c stands where none may stand"),
+    ],
+)
+def test_a_reason_speaks_of_the_file_and_not_of_its_reader(tmp_path: Path, raw: bytes, reason: str) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(raw)
+    assert refusal(path).endswith(f"no file of torch.save or pickle ({reason}); fetch it again")
+
+
 def test_files_of_another_kind_are_told(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     assert "no such file" in refusal(path)

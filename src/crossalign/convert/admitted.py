@@ -12,11 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["ADMITTED", "Attributes", "Maker", "RefusedError", "Storage", "StorageType", "why_refused"]
+__all__ = [
+    "ADMITTED",
+    "Attributes",
+    "DamagedError",
+    "Maker",
+    "RefusedError",
+    "Storage",
+    "StorageType",
+    "why_refused",
+]
 
 
 class RefusedError(Exception):
     """What a pickle wants and is not given; the message says what and why."""
+
+
+class DamagedError(Exception):
+    """What in a file cannot be; the message says what."""
 
 
 class Attributes:
@@ -29,7 +42,7 @@ class Attributes:
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-            raise ValueError("attributes without names")
+            raise DamagedError("attributes without names")
         self.values = state
 
 
@@ -85,7 +98,7 @@ class DataType:
         if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
             self.order = state[1]
         else:
-            raise ValueError("an array type without byte order")
+            raise DamagedError("an array type without byte order")
 
     def dtype(self) -> np.dtype:
         """As NumPy has it."""
@@ -112,11 +125,11 @@ def _bytes(raw: Any) -> bytes:
 
 def _check_bytes(shape: Any, kind: Any, raw: Any) -> None:
     if not isinstance(shape, tuple) or not all(isinstance(side, int) and side >= 0 for side in shape):
-        raise ValueError("an array of no shape")
+        raise DamagedError("an array of no shape")
     if not isinstance(kind, DataType):
         raise RefusedError("an array of objects")
     if not isinstance(raw, bytes | bytearray | str) or len(raw) != math.prod(shape) * kind.dtype().itemsize:
-        raise ValueError("an array whose bytes do not fill its shape")
+        raise DamagedError("an array whose bytes do not fill its shape")
 
 
 def _array(kind: Any, *_: Any) -> Array:
@@ -152,23 +165,23 @@ def _encoded(text: Any, encoding: Any) -> bytes:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     """A view of a storage that shows none of its numbers twice: what a file makes is no larger than the file."""
     if not isinstance(storage, Storage):
-        raise ValueError("a tensor without storage")
+        raise DamagedError("a tensor without storage")
     size, stride = tuple(size), tuple(stride)
     if len(size) != len(stride) or not all(
         isinstance(number, int) and number >= 0 for number in (offset, *size, *stride)
     ):
-        raise ValueError("a tensor of no shape")
+        raise DamagedError("a tensor of no shape")
     if 0 in size:
         return torch.empty(size, dtype=storage.values.dtype)
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if last >= len(storage.values) or math.prod(size) > len(storage.values) - offset:
-        raise ValueError("a tensor larger than its storage")
+        raise DamagedError("a tensor larger than its storage")
     return storage.values.as_strided(size, stride, offset)
 
 
 def _parameter(data: Any, *_: Any) -> Tensor:
     if not isinstance(data, Tensor):
-        raise ValueError("a parameter that is no tensor")
+        raise DamagedError("a parameter that is no tensor")
     return data
 
 

@@ -1,23 +1,24 @@
-"""What a layout of published checkpoints is, and how one of two towers becomes a model."""
+"""What a layout of published checkpoints is, and how one of two towers, and maybe a scorer, becomes a model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol
+
+from torch import nn
 
 from crossalign.convert.bert import PREFIX, published_bert
 from crossalign.convert.checkpoint import PARTS, Checkpoint, LayoutMismatchError
 from crossalign.convert.translate import Differences, translate, without
 from crossalign.convert.vocabulary import published_tokenizer
 from crossalign.encoders.words import WordTokenizer
-from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.settings import parse_settings
 from crossalign.towers import ModelConfig
 
-__all__ = ["CONTEXT_HEAD", "Converted", "Layout", "Model", "Plan", "TowerLayout", "refuse_options"]
+__all__ = ["CONTEXT_HEAD", "Converted", "Layout", "Model", "Plan", "TowerLayout"]
 
 # SelfAlign's Contextual Relation Alignment has the same names in every encoder of its code.
 CONTEXT_HEAD = {
@@ -84,13 +85,14 @@ class Layout(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What becomes of a checkpoint of two towers.
+    """What becomes of a checkpoint.
 
     Attributes:
         settings: of the model.
         image, text: published module of each module of the towers.
         checkpoint: with what had to be computed.
-        left_out: modules of each part that are not needed.
+        left_out: modules and single keys of each part that are not needed.
+        scorer: published module, in the third part, of each module of the scorer.
         mask_word: see :func:`~crossalign.convert.vocabulary.published_tokenizer`.
         max_length: tokens a caption of a BERT; ``None``: as many as it has positions.
         notes: what the user should know.
@@ -101,6 +103,7 @@ class Plan:
     text: Mapping[str, str]
     checkpoint: Checkpoint
     left_out: Mapping[str, tuple[str, ...]]
+    scorer: Mapping[str, str] = field(default_factory=dict)
     mask_word: bool = False
     max_length: int | None = None
     notes: tuple[str, ...] = ()
@@ -108,11 +111,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class TowerLayout:
-    """A layout whose checkpoints are an image encoder and a text encoder that never see each other.
+    """A layout whose checkpoints are an image encoder, a text encoder and, in some, what scores a pair of both.
 
     Attributes:
-        image_keys, text_keys: keys by which it is recognised.
-        without_keys: keys of the text encoder that another layout has besides.
+        image_keys, text_keys, extra_keys: keys by which it is recognised.
+        without_keys: keys of any part that another layout has besides.
         plan: reads a checkpoint of this layout.
     """
 
@@ -122,6 +125,7 @@ class TowerLayout:
     image_keys: tuple[str, ...]
     text_keys: tuple[str, ...]
     plan: Callable[[Checkpoint], Plan]
+    extra_keys: tuple[str, ...] = ()
     without_keys: tuple[str, ...] = ()
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
@@ -129,7 +133,8 @@ class TowerLayout:
         return (
             checkpoint.has("image", *self.image_keys)
             and checkpoint.has("text", *self.text_keys)
-            and not any(checkpoint.has("text", key) for key in self.without_keys)
+            and checkpoint.has("extra", *self.extra_keys)
+            and not any(checkpoint.has(part, key) for part in PARTS for key in self.without_keys)
         )
 
     def convert(self, checkpoint: Checkpoint, vocabulary: Path) -> Converted:
@@ -139,7 +144,9 @@ class TowerLayout:
         for part in PARTS:
             states[part], unused = without(plan.checkpoint.state(part), plan.left_out.get(part, ()))
             left_out += [f"{part} {key}" for key in unused]
-        differences = Differences(unknown=[f"extra {key}" for key in states["extra"]])
+        differences = Differences()
+        if not plan.scorer:
+            differences.unknown += [f"extra {key}" for key in states["extra"]]
         settings = dict(plan.settings)
         tokenizer: WordTokenizer | None = None
         backbone = None
@@ -157,14 +164,17 @@ class TowerLayout:
             settings["text"] = {**settings["text"], "backbone": backbone.config.model_dump()}
         config = parse_settings(ModelConfig, settings, checkpoint.source)
         model = RetrievalModel(config, tokenizer=tokenizer, text_backbone=backbone).eval()
-        for part, tower, names in (
+        modules: list[tuple[str, nn.Module, Mapping[str, str]]] = [
             ("image", model.image_tower, plan.image),
             ("text", model.text_tower, plan.text),
-        ):
+        ]
+        if model.scorer is not None and plan.scorer:
+            modules.append(("extra", model.scorer, plan.scorer))
+        for part, module, names in modules:
             own = {
-                key: tensor for key, tensor in tower.state_dict().items() if not key.startswith("backbone.")
+                key: tensor for key, tensor in module.state_dict().items() if not key.startswith("backbone.")
             }
-            tower.load_state_dict(translate(own, states[part], names, part, differences), strict=False)
+            module.load_state_dict(translate(own, states[part], names, part, differences), strict=False)
         if differences:
             self._refuse(checkpoint, differences)
         return Converted(
@@ -182,27 +192,4 @@ class TowerLayout:
             missing=differences.missing,
             unknown=differences.unknown,
             shapes=differences.shapes,
-        )
-
-
-def refuse_options(
-    checkpoint: Checkpoint, *, falsy: tuple[str, ...] = (), truthy: tuple[str, ...] = ()
-) -> None:
-    """Refuse options of the training script that change what the encoders do and that no setting here stands for.
-
-    Args:
-        falsy: options that must not be on.
-        truthy: options that must not be off.
-
-    Raises:
-        CrossAlignError: one of them is, or the similarity is not the inner product.
-    """
-    options = checkpoint.options
-    wrong = [name for name in falsy if options.get(name)] + [
-        name for name in truthy if not options.get(name, True)
-    ]
-    wrong += ["measure"] if options.get("measure", "cosine") != "cosine" else []
-    if wrong:
-        raise CrossAlignError(
-            f"{checkpoint.source}: trained with {wrong[0]}={options[wrong[0]]!r}, for which there is no setting here"
         )

@@ -76,10 +76,11 @@ def fold_batch_norm(
     return folded
 
 
-def without(state: Mapping[str, Tensor], modules: Iterable[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """A state dict without these modules, and the keys that were left out."""
-    prefixes = tuple(f"{module}." for module in modules)
-    left_out = [key for key in state if key.startswith(prefixes)]
+def without(state: Mapping[str, Tensor], names: Iterable[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """A state dict without these modules and single keys, and the keys that were left out."""
+    names = set(names)
+    prefixes = tuple(f"{name}." for name in names)
+    left_out = [key for key in state if key in names or key.startswith(prefixes)]
     return {key: tensor for key, tensor in state.items() if key not in set(left_out)}, left_out
 
 

@@ -13,6 +13,7 @@ from crossalign.convert.admitted import (
     ADMITTED,
     Array,
     Attributes,
+    DamagedError,
     DataType,
     Maker,
     PlainDict,
@@ -51,7 +52,7 @@ class _Opcodes(dict[int, Callable[[Any], None]]):
     def __missing__(self, code: int) -> Callable[[Any], None]:
         name = _codes(_OTHERS).get(code)
         if name is None:
-            raise ValueError(f"byte {code:#04x} stands where none may stand")
+            raise DamagedError(f"byte {code:#04x} stands where none may stand")
         raise RefusedError(f"the opcode {name}, which no data needs")
 
 
@@ -85,11 +86,11 @@ class _Reader(pickle._Unpickler):
             raise RefusedError("the source code of a network; save its state_dict() where it was trained")
         _, kind, key, _, numbers, *view = reference
         if not isinstance(kind, StorageType) or not isinstance(numbers, int):
-            raise ValueError("a storage of no type")
+            raise DamagedError("a storage of no type")
         if key not in self.storages:
             self.limit -= numbers * kind.dtype.itemsize
             if numbers < 0 or self.limit < 0:
-                raise ValueError("more numbers than the file holds")
+                raise DamagedError("more numbers than the file holds")
             self.storages[key] = Storage.empty(numbers, kind.dtype)
         storage = self.storages[key]
         if view and view[0] is not None:
@@ -120,7 +121,7 @@ class _Reader(pickle._Unpickler):
     def _line(self) -> str:
         line = self.readline()
         if not line.endswith(b"\n"):
-            raise EOFError("it ends early")
+            raise DamagedError("it ends early")
         return line[:-1].decode("latin1")
 
     def load_global(self) -> None:
@@ -136,7 +137,7 @@ class _Reader(pickle._Unpickler):
         # Python's own makes room for the length that the file tells before it looks how much there is.
         found = bytearray(self.read(length))
         if len(found) != length:
-            raise EOFError("it ends early")
+            raise DamagedError("it ends early")
         self.append(found)
 
     dispatch[pickle.REDUCE[0]] = load_reduce
@@ -167,18 +168,30 @@ def read_pickled(path: str | Path) -> Any:
         raise CrossAlignError(f"{path}: a folder; give the file in it") from None
     except RefusedError as error:
         raise CrossAlignError(f"{path}: refused, it asks for {' '.join(str(error).split())}") from None
+    except PermissionError:
+        raise CrossAlignError(f"{path}: may not be read; change its permissions") from None
     except Exception as error:  # damaged bytes raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise CrossAlignError(
-            f"{path}: damaged, or no file of torch.save or pickle ({reason}); fetch it again"
+            f"{path}: damaged, or no file of torch.save or pickle ({_reason(error)}); fetch it again"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong with a file, in words about the file: Python's own are about its pickle machine."""
+    if isinstance(error, DamagedError):
+        return " ".join(str(error).split())
+    if isinstance(error, EOFError):
+        return "it ends early"
+    if isinstance(error, zipfile.BadZipFile):
+        return "a zip file of which a part is missing or was changed"
+    return "its bytes do not make sense"
 
 
 def _read(file: IO[bytes], size: int) -> Any:
     head = file.read(_TAR_AT + len(_TAR))
     file.seek(0)
     if not head:
-        raise ValueError("the file is empty")
+        raise DamagedError("the file is empty")
     if head.startswith(b"PK"):
         return _read_zip(file, size)
     if head[_TAR_AT:] == _TAR:
@@ -194,20 +207,20 @@ def _read(file: IO[bytes], size: int) -> Any:
 def _read_stream(file: IO[bytes], size: int, storages: dict[str, Storage]) -> Any:
     """After the magic number: protocol, machine, content, keys of the storages, then their numbers."""
     if _Reader(file, storages, 0).load() != _PROTOCOL:
-        raise ValueError("of an unknown version")
+        raise DamagedError("of an unknown version")
     machine = _Reader(file, storages, 0).load()
     if machine.get("little_endian") is not True:
         raise RefusedError("the byte order of another kind of machine")
     content = _Reader(file, storages, size).load()
     keys = _Reader(file, storages, 0).load()
     if not isinstance(keys, list) or set(keys) != storages.keys():
-        raise ValueError("its list of storages is not that of its tensors")
+        raise DamagedError("its list of storages is not that of its tensors")
     for key in keys:
         storage = storages[key]
         if file.read(8) != len(storage.values).to_bytes(8, "little"):
-            raise ValueError("it ends early, or a storage is not as long as its tensors say")
+            raise DamagedError("it ends early, or a storage is not as long as its tensors say")
         if _fill(file, storage.buffer) != len(storage.buffer):
-            raise ValueError("it ends early")
+            raise DamagedError("it ends early")
     return content
 
 
@@ -224,10 +237,10 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         entries = {entry.filename: entry for entry in archive.infolist()}
         found = [name for name in entries if name.rpartition("/")[2] == "data.pkl"]
         if len(found) != 1:
-            raise ValueError("a zip file, but not of torch.save")
+            raise DamagedError("a zip file, but not of torch.save")
         folder = found[0].removesuffix("data.pkl")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-            raise ValueError("its parts are compressed, which torch.save never does")
+            raise DamagedError("its parts are compressed, which torch.save never does")
         if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
             raise RefusedError("the byte order of another kind of machine")
         storages: dict[str, Storage] = {}
@@ -235,8 +248,8 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         for key, storage in storages.items():
             with archive.open(f"{folder}data/{key}") as part:
                 if _fill(part, storage.buffer) != len(storage.buffer):
-                    raise ValueError("it ends early")
+                    raise DamagedError("it ends early")
                 # Reading up to the end checks the sum.
                 if part.read(1):
-                    raise ValueError("a storage is longer than its tensors say")
+                    raise DamagedError("a storage is longer than its tensors say")
         return content

@@ -12,7 +12,7 @@ import torch
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import Reranker, evaluate_model
 from crossalign.evaluation.results import RetrievalResult
-from crossalign.evaluation.run_sources import run_sources
+from crossalign.evaluation.run_sources import run_recipe, run_sources
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.files import write_json
 from crossalign.model import RetrievalModel
@@ -74,7 +74,8 @@ def evaluate_run(
         image_features, text_features: stores instead of photos and captions; the run's own by default, see
             :func:`~crossalign.evaluation.run_sources.run_sources`.
         raw: encode photos and captions themselves, no stores of the run.
-        rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order.
+        rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order. A
+            model on imported features that is no run is given the first model's.
         command: kept with the result.
 
     Raises:
@@ -84,10 +85,13 @@ def evaluate_run(
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
     reranker = None
     if rerank is not None:
+        second = RetrievalModel.from_pretrained(rerank, device)
         place = sources.collection.folder
-        reranker = Reranker(
-            RetrievalModel.from_pretrained(rerank, device), run_sources(rerank, place, raw=raw), rerank_top
-        )
+        stores: tuple[str, ...] = ()
+        if not raw and not second.config.image.backbones and run_recipe(rerank) is None:
+            # It takes imported features alone and names none of its own, as converted models.
+            stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
+        reranker = Reranker(second, run_sources(rerank, place, stores, raw=raw), rerank_top)
     result = evaluate_model(
         model, sources, split, folds=folds, reranker=reranker, command=command, progress=progress
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["PUBLISHED_NAMES", "from_published"]
+__all__ = ["PUBLISHED_NAMES", "from_published", "names_without_influence", "published_modules"]
 
 _NORM = ("weight", "bias", "running_mean", "running_var")
 _LINEAR = ("weight", "bias")
@@ -42,6 +42,25 @@ _STEP_NAMES = {
 }
 _WITHOUT_INFLUENCE = ("embedding_common.0.bias", "graph_key_w.bias", "num_batches_tracked")
 """Biases that add the same to every logit of a softmax, and counters."""
+
+
+def published_modules(steps: int) -> dict[str, str]:
+    """The published module of each of ours: what SGR and SAF share, SAF's own, and so many steps of SGR's."""
+    modules = {_module(ours): _module(published) for published, ours in PUBLISHED_NAMES.items()}
+    for step in range(steps):
+        for published, ours in _STEP_NAMES.items():
+            modules[f"steps.{step}.{_module(ours)}"] = f"SGR_module.{step}.{_module(published)}"
+    return modules
+
+
+def names_without_influence(state: Mapping[str, Tensor], steps: int) -> tuple[str, ...]:
+    """The names in a published state dict that change nothing; ``steps`` of SGR's, none for SAF."""
+    known = set(published_modules(steps).values())
+    return tuple(name for name in state if name.endswith(_WITHOUT_INFLUENCE) and _module(name) in known)
+
+
+def _module(name: str) -> str:
+    return name.rpartition(".")[0]
 
 
 def from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

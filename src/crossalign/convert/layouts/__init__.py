@@ -5,6 +5,8 @@ from __future__ import annotations
 from crossalign.convert.layout import Layout
 from crossalign.convert.layouts.camera import CAMERA
 from crossalign.convert.layouts.camera_selfalign import CAMERA_SELFALIGN
+from crossalign.convert.layouts.scan import SCAN
+from crossalign.convert.layouts.sgraf import SGRAF
 from crossalign.convert.layouts.vse_infinity import VSE_INFINITY
 from crossalign.convert.layouts.vse_infinity_bert import VSE_INFINITY_BERT
 from crossalign.convert.layouts.vsrn import VSRN
@@ -19,4 +21,6 @@ LAYOUTS: tuple[Layout, ...] = (
     VSRN_SELFALIGN,
     CAMERA,
     CAMERA_SELFALIGN,
+    SCAN,
+    SGRAF,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossalign.convert.checkpoint import Checkpoint
-from crossalign.convert.layout import CONTEXT_HEAD, Plan, TowerLayout, refuse_options
+from crossalign.convert.layout import CONTEXT_HEAD, Plan, TowerLayout
 from crossalign.convert.layouts.camera import (
     IMAGE,
     IMAGE_KEYS,
@@ -12,6 +12,7 @@ from crossalign.convert.layouts.camera import (
     camera_settings,
     caption_length,
 )
+from crossalign.convert.options import refuse_options
 
 __all__ = ["CAMERA_SELFALIGN"]
 

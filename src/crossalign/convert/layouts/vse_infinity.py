@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from crossalign.convert.checkpoint import Checkpoint
-from crossalign.convert.layout import Plan, TowerLayout, refuse_options
+from crossalign.convert.layout import Plan, TowerLayout
+from crossalign.convert.options import refuse_options
 from crossalign.convert.translate import fold_batch_norm
 from crossalign.convert.vocabulary import LONGEST
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crossalign.convert.checkpoint import Checkpoint
-from crossalign.convert.layout import Plan, TowerLayout, refuse_options
+from crossalign.convert.layout import Plan, TowerLayout
 from crossalign.convert.layouts.vse_infinity import (
     IMAGE,
     IMAGE_KEYS,
@@ -11,6 +11,7 @@ from crossalign.convert.layouts.vse_infinity import (
     image_settings,
     with_folded_perceptron,
 )
+from crossalign.convert.options import refuse_options
 
 __all__ = ["VSE_INFINITY_BERT"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from crossalign.convert.checkpoint import Checkpoint
-from crossalign.convert.layout import Plan, TowerLayout, refuse_options
+from crossalign.convert.layout import Plan, TowerLayout
+from crossalign.convert.options import refuse_options
 from crossalign.convert.vocabulary import LONGEST
 
 __all__ = ["IMAGE", "IMAGE_KEYS", "TEXT", "VSRN", "vsrn_settings"]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from crossalign.convert.checkpoint import Checkpoint
-from crossalign.convert.layout import CONTEXT_HEAD, Plan, TowerLayout, refuse_options
+from crossalign.convert.layout import CONTEXT_HEAD, Plan, TowerLayout
 from crossalign.convert.layouts.vsrn import IMAGE, IMAGE_KEYS, TEXT, vsrn_settings
+from crossalign.convert.options import refuse_options
 
 __all__ = ["VSRN_SELFALIGN"]
 
