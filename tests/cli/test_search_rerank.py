@@ -104,6 +104,7 @@ def test_photos_that_cannot_be_read_are_named_in_one_line(call: Call, tmp_path: 
         "green 1.png",
     ]
     code, out, err = call(*arguments)
+    assert [line.split()[:2] for line in out.splitlines()[6:]] == [["7", "–"], ["8", "–"]]
     lines = sorted(line.split("png", 1)[1].strip() for line in out.splitlines())
     assert lines == [""] * 6 + ["(cannot be read)", "(missing)"]
     # Named also when they are too far behind to be shown; with many, the first five.

@@ -138,6 +138,7 @@ def command(
         return
     for hit in hits:
         trouble = "  (missing)" if hit.missing else "  (cannot be read)" if hit.problem is not None else ""
-        typer.echo(f"{hit.rank:>4}  {hit.score:8.4f}  {hit.file}{trouble}")
+        score = f"{hit.score:8.4f}" if hit.problem is None else f"{'–':>8}"
+        typer.echo(f"{hit.rank:>4}  {score}  {hit.file}{trouble}")
     if sheet is not None:
         typer.echo(f"sheet: {sheet}")

@@ -142,7 +142,7 @@ class Reranker:
         found = {}
         for (reading, _), units in zip(batch, packed.units.split(packed.lengths.tolist()), strict=True):
             found[Path(reading.file)] = units
-            # Without a time that can be trusted, the next search could not tell whether the file is the same.
+            # Without a time that can be trusted, no later search could tell that the file is the same.
             if reading.mtime_ns:
                 self._cache.put(Path(reading.file), FileState(reading.size, reading.mtime_ns), units)
         return found
