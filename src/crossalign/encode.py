@@ -17,7 +17,7 @@ from crossalign.model import RetrievalModel, evaluation_mode, scored_units
 from crossalign.progress import track
 from crossalign.scorers.blocks import PackedUnits
 
-__all__ = ["encode_split", "encode_units", "image_source", "text_source"]
+__all__ = ["encode_split", "encode_units", "image_source", "packed_units", "text_source"]
 
 
 def image_source(
@@ -89,7 +89,7 @@ def encode_units(
     Raises:
         CrossAlignError: a photo that cannot be read.
     """
-    seen, told, order = _encoded(model, images, texts, _packed, batch_size, progress)
+    seen, told, order = _encoded(model, images, texts, packed_units, batch_size, progress)
     return PackedUnits.cat(seen), PackedUnits.cat(told).reordered(order.argsort())
 
 
@@ -125,5 +125,6 @@ def _embedding(encoding: Encoding) -> Tensor:
     return encoding.embedding.float().cpu()
 
 
-def _packed(encoding: Encoding) -> PackedUnits:
+def packed_units(encoding: Encoding) -> PackedUnits:
+    """The real units of a batch as a scorer takes them, on the CPU."""
     return PackedUnits.of(scored_units(encoding).cpu(), encoding.mask.cpu())

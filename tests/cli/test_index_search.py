@@ -106,13 +106,15 @@ def test_json_of_search(call: Call, photos: Path) -> None:
     assert code == 0
     document = json.loads(out)
     seconds = document.pop("seconds")
-    assert set(seconds) == {"encode", "search"}
+    assert set(seconds) == {"encode", "search", "rerank"}
+    assert seconds["rerank"] == 0
     hits: list[dict[str, Any]] = document.pop("hits")
     assert document == {
         "index": "photos.index",
         "query": {"text": "white"},
         "k": 2,
         "exact": True,
+        "rerank": None,
         "folder": "",
         "photos": 5,
         "complete": True,
@@ -129,6 +131,8 @@ def test_json_of_search(call: Call, photos: Path) -> None:
         "width": 40,
         "height": 30,
         "missing": True,
+        "first_score": None,
+        "problem": None,
     }
     with Image.open("hits.png") as sheet:
         assert sheet.format == "PNG"

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+_NAMED = 5
+
 
 def command(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
@@ -21,6 +23,18 @@ def command(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare with every photo instead of walking the index's graph.")
     ] = False,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="A run or model with a scorer, such as SCAN: it puts the best photos into its own order. For words."
+        ),
+    ] = None,
+    rerank_top: Annotated[
+        int,
+        typer.Option(
+            min=1, help="How many of the best photos --rerank looks at; -k of them if that is more."
+        ),
+    ] = 50,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write the hits as a picture, such as hits.png.")
     ] = None,
@@ -38,7 +52,7 @@ def command(
 
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
-    from crossalign.search import SearchEngine, contact_sheet, save_contact_sheet
+    from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
 
     if (text is None) == (image is None):
         raise CrossAlignError(
@@ -48,6 +62,14 @@ def command(
         raise CrossAlignError("the query is empty; give some words")
     if k < 1:
         raise CrossAlignError(f"-k is {k}; ask for at least one photo")
+    if rerank is not None and image is not None:
+        raise CrossAlignError(
+            "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
+            "search with words, or without --rerank"
+        )
+    top = k if rerank is None else max(k, rerank_top)
+    # Loaded, as later used, while others can open the index.
+    reranker = None if rerank is None else Reranker.open(rerank, device)
     with SearchEngine.open(index, model, device=device) as engine:
         count, complete = engine.count, engine.complete
         if not count:
@@ -58,21 +80,34 @@ def command(
         begin = time.perf_counter()
         query = engine.encode_text(text) if text is not None else engine.encode_image(image or Path())
         encoded = time.perf_counter()
-        hits = engine.search(query, k, exact=exact, folder=folder, cosine=image is not None)
+        hits = engine.search(query, top, exact=exact, folder=folder, cosine=image is not None)
         searched = time.perf_counter()
+        photos = engine.photos
     if folder and not hits:
         raise CrossAlignError(
-            f"--folder {folder}: the index has no photos in it; give a folder within {engine.photos}, "
+            f"--folder {folder}: the index has no photos in it; give a folder within {photos}, "
             "or run 'crossalign index' again if it is new"
         )
+    ordered = searched
+    if reranker is not None and text is not None:
+        hits = reranked(hits, text, reranker, progress=not as_json)
+        ordered = time.perf_counter()
+    left_out = [hit for hit in hits if hit.problem is not None]
+    looked_at, hits = len(hits), hits[:k]
     if not complete:
         typer.echo(
             "crossalign: the last 'crossalign index' did not finish: run it again to find all photos",
             err=True,
         )
+    if left_out:
+        named = "; ".join(f"{hit.file} ({hit.problem})" for hit in left_out[:_NAMED])
+        more = f"; and {len(left_out) - _NAMED} more (--json lists all)" if len(left_out) > _NAMED else ""
+        typer.echo(f"crossalign: not re-ranked, {len(left_out)} could not be read: {named}{more}", err=True)
     if sheet is not None:
-        note = f"{len(hits)} of {count:,} photos in {engine.photos.name}" + (f"/{folder}" if folder else "")
+        note = f"{len(hits)} of {count:,} photos in {photos.name}" + (f"/{folder}" if folder else "")
         note += f" · {image.name}" if image is not None else ""
+        if rerank is not None:
+            note += f" · best {looked_at - len(left_out)} re-ranked by {Path(rerank).resolve().name}"
         shown = text if text is not None else open_photo(image or Path())
         save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
     if as_json:
@@ -81,16 +116,29 @@ def command(
             "query": {"text": text} if text is not None else {"image": str(image)},
             "k": k,
             "exact": exact,
+            "rerank": None
+            if rerank is None
+            else {
+                "model": rerank,
+                "top": top,
+                "failures": [{"file": hit.file, "reason": hit.problem} for hit in left_out],
+            },
             "folder": folder,
             "photos": count,
             "complete": complete,
-            "seconds": {"encode": encoded - begin, "search": searched - encoded},
+            "seconds": {
+                "encode": encoded - begin,
+                "search": searched - encoded,
+                "rerank": ordered - searched,
+            },
             "hits": [hit.as_dict() for hit in hits],
             "sheet": str(sheet) if sheet is not None else None,
         }
         typer.echo(json.dumps(document, ensure_ascii=False))
         return
     for hit in hits:
-        typer.echo(f"{hit.rank:>4}  {hit.score:8.4f}  {hit.file}" + ("  (missing)" if hit.missing else ""))
+        trouble = "  (missing)" if hit.missing else "  (cannot be read)" if hit.problem is not None else ""
+        score = f"{hit.score:8.4f}" if hit.problem is None else f"{'–':>8}"
+        typer.echo(f"{hit.rank:>4}  {score}  {hit.file}{trouble}")
     if sheet is not None:
         typer.echo(f"sheet: {sheet}")

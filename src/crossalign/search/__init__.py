@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from crossalign.search.engine import Hit, SearchEngine
+from crossalign.search.engine import SearchEngine
+from crossalign.search.hit import Hit
 from crossalign.search.index import IndexSummary, default_index, update_index
+from crossalign.search.rerank import Reranker, reranked
 from crossalign.search.scan import Failure
 from crossalign.search.sheet import contact_sheet, save_contact_sheet
 
@@ -11,9 +13,11 @@ __all__ = [
     "Failure",
     "Hit",
     "IndexSummary",
+    "Reranker",
     "SearchEngine",
     "contact_sheet",
     "default_index",
+    "reranked",
     "save_contact_sheet",
     "update_index",
 ]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,43 +13,18 @@ from PIL import Image
 from crossalign.data.photos import open_photo
 from crossalign.errors import CrossAlignError
 from crossalign.search.edge import EdgeStore
+from crossalign.search.hit import Hit
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
-from crossalign.search.models import EmbeddingModel, embed_images, load_model
+from crossalign.search.models import EmbeddingModel, PhotoScorer, embed_images, load_model
+from crossalign.search.rerank import reranked
 from crossalign.search.store import StoreHit, VectorStore
 
-__all__ = ["Hit", "SearchEngine"]
+__all__ = ["SearchEngine"]
 
 # Of how many photos of largest inner product the cosines are looked at, for each hit wanted and at least.
 _COSINES_A_HIT, _LEAST_COSINES = 4, 64
 _FETCHED_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A photo found.
-
-    Attributes:
-        rank: 1 is the best.
-        score: inner product with the query, the largest over views; their cosine where that was asked for.
-        file: path relative to the photo folder, posix.
-        path: where the photo is on this machine.
-        width: pixels, the right way up.
-        height: pixels.
-        missing: whether the photo is no longer there.
-    """
-
-    rank: int
-    score: float
-    file: str
-    path: Path
-    width: int
-    height: int
-    missing: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 class SearchEngine:
@@ -134,9 +108,38 @@ class SearchEngine:
         """Photos in the index."""
         return self._store.count()
 
-    def search_text(self, text: str, k: int = 10, *, exact: bool = False, folder: str = "") -> list[Hit]:
-        """The ``k`` photos that fit a text best; see :meth:`search`."""
-        return self.search(self.encode_text(text), k, exact=exact, folder=folder)
+    def search_text(
+        self,
+        text: str,
+        k: int = 10,
+        *,
+        exact: bool = False,
+        folder: str = "",
+        rerank: PhotoScorer | None = None,
+        rerank_top: int = 50,
+    ) -> list[Hit]:
+        """The ``k`` photos that fit a text best; see :meth:`search`.
+
+        Args:
+            rerank: puts the best photos into its own order, such as a :class:`~crossalign.search.rerank.Reranker`;
+                see :func:`~crossalign.search.rerank.reranked`.
+            rerank_top: how many of the best it looks at, ``k`` of them if that is more.
+
+        Raises:
+            CrossAlignError: ``k`` or ``rerank_top`` is below 1, or the text is empty.
+
+        Example:
+            >>> reranker = Reranker.open("runs/flickr8k-scan")
+            >>> with SearchEngine.open("photos.index") as engine:
+            ...     hits = engine.search_text("two dogs in the snow", k=5, rerank=reranker, rerank_top=100)
+        """
+        query = self.encode_text(text)
+        if rerank is None:
+            return self.search(query, k, exact=exact, folder=folder)
+        if min(k, rerank_top) < 1:
+            raise CrossAlignError(f"k is {k} and rerank_top {rerank_top}; ask for at least one photo")
+        found = self.search(query, max(k, rerank_top), exact=exact, folder=folder)
+        return reranked(found, text, rerank)[:k]
 
     def search_image(
         self, image: str | Path | Image.Image, k: int = 10, *, exact: bool = False, folder: str = ""

@@ -88,10 +88,10 @@ def update_index(
             f"{photos}: no photos found ({' '.join(sorted(PHOTO_SUFFIXES))}); an index of it is left as it is"
         )
     name = model_name(model)
-    if not place.exists():
-        # A model that cannot be loaded must not leave an empty folder.
+    if not place.exists() or not any(place.iterdir()):
+        # A model that cannot be loaded, or has no embeddings, must leave neither an empty folder nor a lock.
         model = load_model(model, device)
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
     with IndexLock(place, "crossalign index"):
         path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
         # Read before the model is loaded: what is wrong here should be said at once.

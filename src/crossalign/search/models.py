@@ -1,4 +1,4 @@
-"""What search needs of a model: two methods and its fingerprint."""
+"""What search needs of models: embeddings and a fingerprint of one, scores of another."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from crossalign.errors import CrossAlignError
+from crossalign.model import RetrievalModel
+from crossalign.search.scan import Failure
 
-__all__ = ["EmbeddingModel", "embed_images", "load_model", "model_name"]
+__all__ = ["EmbeddingModel", "PhotoScorer", "device_of", "embed_images", "load_model", "model_name"]
 
 
 class EmbeddingModel(Protocol):
@@ -32,6 +35,14 @@ class EmbeddingModel(Protocol):
         ...
 
 
+class PhotoScorer(Protocol):
+    """The part of :class:`~crossalign.search.rerank.Reranker` that search uses."""
+
+    def scores(self, text: str, photos: Sequence[Path], progress: bool = False) -> list[float | Failure]:
+        """How well a text fits each photo, or why that photo cannot be read."""
+        ...
+
+
 def model_name(model: EmbeddingModel | str | Path) -> str | None:
     """What to write down to find a model again: an absolute folder or a Hub name; None for an object."""
     if not isinstance(model, str | Path):
@@ -45,16 +56,26 @@ def load_model(model: EmbeddingModel | str | Path, device: str = "auto") -> Embe
     Args:
         model: a model, its folder, or its Hub name.
         device: ``auto`` takes an accelerator where there is one; ignored for a model given as an object.
+
+    Raises:
+        CrossAlignError: nothing that can be loaded is there, or the model scores pairs and has no embeddings.
     """
     if not isinstance(model, str | Path):
+        if isinstance(model, RetrievalModel):
+            model.require_embeddings()
         return model
-    import torch
+    loaded = RetrievalModel.from_pretrained(model, device_of(device))
+    try:
+        return load_model(loaded)
+    except CrossAlignError as error:
+        raise CrossAlignError(f"{model}: {error}") from None
 
-    from crossalign.model import RetrievalModel
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return RetrievalModel.from_pretrained(model, device=device)
+def device_of(name: str) -> str:
+    """Where a model runs: ``auto`` is an accelerator where there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
 
 
 def embed_images(model: EmbeddingModel, images: Sequence[Image]) -> np.ndarray:

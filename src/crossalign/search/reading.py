@@ -18,7 +18,10 @@ from PIL import Image, UnidentifiedImageError
 from crossalign.data.photos import open_photo
 from crossalign.search.scan import NOT_A_FILE
 
-__all__ = ["Reading", "read_ahead", "read_photo"]
+__all__ = ["PIXELS_AT_ONCE", "Reading", "read_ahead", "read_photo"]
+
+PIXELS_AT_ONCE = 128_000_000
+"""Pixels of the decoded photos that a model is given at a time, at most: 400 MB."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _WORKERS = min(8, os.cpu_count() or 1)
@@ -74,8 +77,10 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def read_ahead(folder: Path, files: Sequence[str], wanted: Callable[[str, str], bool]) -> Iterator[Reading]:
-    """Read files in order, a few ahead of the consumer: decoded photos are large, so only a few wait."""
+def read_ahead(
+    folder: Path, files: Sequence[str], wanted: Callable[[str, str], bool] | None = None
+) -> Iterator[Reading]:
+    """:func:`read_photo` in order, a few ahead of the consumer: decoded photos are large, so only a few wait."""
     # All formats are made known before threads ask for them.
     Image.init()
     with ThreadPoolExecutor(max_workers=_WORKERS) as pool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from crossalign.drawing import (
     wrapped,
 )
 from crossalign.errors import CrossAlignError
-from crossalign.search.engine import Hit
+from crossalign.search.hit import Hit
 
 __all__ = ["contact_sheet", "save_contact_sheet"]
 
@@ -98,7 +99,7 @@ def _draw_hit(sheet: Image.Image, hit: Hit, x: int, y: int) -> None:
             draw.text((x + width // 2, y + 160 + 18 * number), line, QUIET, font, anchor="mm")
     else:
         sheet.paste(photo, (x + (width - photo.width) // 2, y + (height - photo.height) // 2))
-    rank, score = str(hit.rank), f"{hit.score:.3f}"
+    rank, score = str(hit.rank), "" if math.isnan(hit.score) else f"{hit.score:.3f}"
     bold, plain = font_for(15, rank), font_for(15, hit.file)
     middle = y + height + _LINE
     badge = max(24, int(bold.getlength(rank)) + 14)

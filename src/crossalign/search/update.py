@@ -13,14 +13,12 @@ from crossalign.errors import CrossAlignError
 from crossalign.progress import progress_bar
 from crossalign.search.catalogue import PhotoEntry, read_catalogue
 from crossalign.search.models import EmbeddingModel, embed_images
-from crossalign.search.reading import Reading, read_ahead, read_photo
+from crossalign.search.reading import PIXELS_AT_ONCE, Reading, read_ahead, read_photo
 from crossalign.search.scan import Failure, Scan
 from crossalign.search.store import VectorStore
 
 __all__ = ["Plan", "StoreUpdate", "plan_update"]
 
-# Decoded photos of one step, at most: 400 MB of pixels.
-_PIXELS = 128_000_000
 _SMALL_STEP = 256
 _Item = tuple[str, PhotoEntry, np.ndarray]
 
@@ -114,7 +112,7 @@ class StoreUpdate:
     def _is_full(self) -> bool:
         return (
             len(self._new) >= self._batch_size
-            or sum(image.width * image.height for _, image in self._new) >= _PIXELS
+            or sum(image.width * image.height for _, image in self._new) >= PIXELS_AT_ONCE
             or max(len(self._copies), len(self._touched)) >= _SMALL_STEP
         )
 
