@@ -93,6 +93,11 @@ class RetrievalModel(nn.Module):
         return self.config.embedding_width
 
     @property
+    def embedding_parts(self) -> int:
+        """Vectors that stand one after the other in an embedding; see :func:`crossalign.truncation.truncate`."""
+        return self.config.embedding_parts
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return next(self.parameters()).device

@@ -20,6 +20,7 @@ from crossalign.evaluation.results import Reranking, RetrievalResult
 from crossalign.evaluation.retrieval import gallery_result
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
+from crossalign.truncation import check_width
 
 __all__ = ["Reranker", "encode_gallery", "evaluate_model", "split_metrics"]
 
@@ -43,6 +44,7 @@ def evaluate_model(
     split: str,
     *,
     folds: int = 1,
+    width: int | None = None,
     reranker: Reranker | None = None,
     command: str = "",
     progress: bool = False,
@@ -51,15 +53,21 @@ def evaluate_model(
 
     Args:
         folds: galleries that the split is cut into; 5 for the COCO 1K protocol.
+        width: of the embeddings that are compared, cut by :func:`~crossalign.truncation.truncate`; None: all of them.
         reranker: a second model that puts the best of each query into its own order.
 
     Raises:
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
-            re-ranker that does not score pairs or sees another collection.
+            re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
     check_stores(model, sources)
+    if width is not None:
+        _check_truncation(model, width)
     part, images, texts = sources.split(model, split)
     first = encode_gallery(model, images, texts, progress=progress)
+    if width is not None:
+        assert isinstance(first, EmbeddingGallery)
+        first = first.truncated(width, model.embedding_parts)
     gallery: Gallery = first
     if reranker is not None:
         gallery = _reranked(first, reranker, sources, part, split, progress)
@@ -70,6 +78,7 @@ def evaluate_model(
         collection=sources.collection.name,
         split=split,
         model=model.fingerprint,
+        width=width,
         reranking=None if reranker is None else Reranking(model=reranker.model.fingerprint, top=reranker.top),
         command=command,
         image_ids=part.image_ids,
@@ -97,6 +106,15 @@ def encode_gallery(
     return ScoredGallery(
         model.scorer, *encode_units(model, images, texts, progress=progress), progress=progress
     )
+
+
+def _check_truncation(model: RetrievalModel, width: int) -> None:
+    """Said before anything is encoded."""
+    if model.config.scorer is not None:
+        raise CrossAlignError(
+            f"--width cuts embeddings, and this model scores every pair ({model.config.scorer.kind}); leave it out"
+        )
+    check_width(width, model.dim, model.embedding_parts)
 
 
 def _reranked(

@@ -60,6 +60,7 @@ def evaluate_run(
     image_features: Sequence[str] = (),
     text_features: str | None = None,
     raw: bool = False,
+    width: int | None = None,
     rerank: str | Path | None = None,
     rerank_top: int = 50,
     device: str | torch.device = "cpu",
@@ -74,6 +75,7 @@ def evaluate_run(
         image_features, text_features: stores instead of photos and captions; the run's own by default, see
             :func:`~crossalign.evaluation.run_sources.run_sources`.
         raw: encode photos and captions themselves, no stores of the run.
+        width: cut the embeddings to that many numbers, see :func:`~crossalign.truncation.truncate`.
         rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order.
         command: kept with the result.
 
@@ -89,7 +91,14 @@ def evaluate_run(
             RetrievalModel.from_pretrained(rerank, device), run_sources(rerank, place, raw=raw), rerank_top
         )
     result = evaluate_model(
-        model, sources, split, folds=folds, reranker=reranker, command=command, progress=progress
+        model,
+        sources,
+        split,
+        folds=folds,
+        width=width,
+        reranker=reranker,
+        command=command,
+        progress=progress,
     )
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
     return RunEvaluation(model, sources, result, grounding)

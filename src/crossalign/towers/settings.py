@@ -235,6 +235,11 @@ class ModelConfig(Settings):
         """Numbers of an embedding."""
         return self.embedding_size or self.dim * (3 if self.enriched else 1)
 
+    @property
+    def embedding_parts(self) -> int:
+        """Vectors that stand one after the other in an embedding, each matched with one of the other modality."""
+        return 3 if self.enriched and self.embedding_size is None else 1
+
     @model_validator(mode="after")
     def _a_projection_has_something_to_project(self) -> ModelConfig:
         if self.embedding_size is None:
