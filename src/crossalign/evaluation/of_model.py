@@ -22,7 +22,14 @@ from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 from crossalign.truncation import check_width
 
-__all__ = ["Reranker", "encode_gallery", "evaluate_model", "split_metrics"]
+__all__ = [
+    "Reranker",
+    "encode_gallery",
+    "evaluate_model",
+    "split_gallery",
+    "split_metrics",
+    "split_result",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,22 @@ def evaluate_model(
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
             re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
+    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    return split_result(
+        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
+    )
+
+
+def split_gallery(
+    model: RetrievalModel,
+    sources: Sources,
+    split: str,
+    *,
+    width: int | None = None,
+    reranker: Reranker | None = None,
+    progress: bool = False,
+) -> tuple[Split, Gallery]:
+    """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
     if width is not None:
         _check_truncation(model, width)
@@ -68,9 +91,24 @@ def evaluate_model(
     if width is not None:
         assert isinstance(first, EmbeddingGallery)
         first = first.truncated(width, model.embedding_parts)
-    gallery: Gallery = first
-    if reranker is not None:
-        gallery = _reranked(first, reranker, sources, part, split, progress)
+    if reranker is None:
+        return part, first
+    return part, _reranked(first, reranker, sources, part, split, progress)
+
+
+def split_result(
+    model: RetrievalModel,
+    sources: Sources,
+    split: str,
+    part: Split,
+    gallery: Gallery,
+    *,
+    folds: int = 1,
+    width: int | None = None,
+    reranker: Reranker | None = None,
+    command: str = "",
+) -> RetrievalResult:
+    """Measure what :func:`split_gallery` gave for the same arguments: the second half of :func:`evaluate_model`."""
     return gallery_result(
         gallery,
         part.image_of_text,

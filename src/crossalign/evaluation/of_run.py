@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import Reranker, evaluate_model
+from crossalign.evaluation.of_model import Reranker, split_gallery, split_result
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_sources
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
@@ -28,12 +29,14 @@ class RunEvaluation:
     Attributes:
         model: the model, loaded.
         sources: what it was given.
+        gallery: what it made of the split.
         result: retrieval in both directions.
         grounding: word-to-region accuracy, where the collection knows what its words mean.
     """
 
     model: RetrievalModel
     sources: Sources
+    gallery: Gallery
     result: RetrievalResult
     grounding: GroundingResult | None
 
@@ -90,15 +93,9 @@ def evaluate_run(
         reranker = Reranker(
             RetrievalModel.from_pretrained(rerank, device), run_sources(rerank, place, raw=raw), rerank_top
         )
-    result = evaluate_model(
-        model,
-        sources,
-        split,
-        folds=folds,
-        width=width,
-        reranker=reranker,
-        command=command,
-        progress=progress,
+    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    result = split_result(
+        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
     )
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
-    return RunEvaluation(model, sources, result, grounding)
+    return RunEvaluation(model, sources, gallery, result, grounding)
