@@ -69,6 +69,7 @@ class RetrievalModel(nn.Module):
             config.dim,
             config.context_head,
             context_weight=config.context_weight,
+            embedding_size=config.embedding_size,
             load_weights=load_weights,
         )
         self.text_tower = TextTower(
@@ -76,6 +77,7 @@ class RetrievalModel(nn.Module):
             config.dim,
             config.context_head,
             context_weight=config.context_weight,
+            embedding_size=config.embedding_size,
             tokenizer=tokenizer,
             backbone=text_backbone,
         )
@@ -88,7 +90,12 @@ class RetrievalModel(nn.Module):
     @property
     def dim(self) -> int:
         """Width of the embeddings."""
-        return self.config.dim * (3 if self.config.context_head and self.config.context_weight > 0 else 1)
+        return self.config.embedding_width
+
+    @property
+    def embedding_parts(self) -> int:
+        """Vectors that stand one after the other in an embedding; see :func:`crossalign.truncation.truncate`."""
+        return self.config.embedding_parts
 
     @property
     def device(self) -> torch.device:

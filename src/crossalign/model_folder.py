@@ -60,6 +60,9 @@ class StoredModel:
 def portable_settings(config: ModelConfig) -> dict[str, Any]:
     """The settings without places of this machine: the folder itself holds all weights."""
     values = config.model_dump(mode="json")
+    if values["embedding_size"] is None:
+        # A later setting: models without it keep their fingerprint, and so their index.
+        del values["embedding_size"]
     for backbone in values["image"]["backbones"]:
         if backbone["weights"] is not None:
             backbone["weights"] = Path(backbone["weights"]).name

@@ -93,8 +93,27 @@ def test_json_of_index(call: Call, photos: Path) -> None:
         "unchanged": 0,
         "failed": 1,
         "failures": [{"file": "bad.jpg", "reason": "not a picture"}],
+        "width": None,
     }
     assert "skipped, 1 could not be read: bad.jpg (not a picture)" in _one_line(err)
+
+
+def test_an_index_of_a_width_is_searched_at_that_width(call: Call, photos: Path) -> None:
+    code, out, _ = call("index", "model", "photos", "--width", "12", "--json")
+    assert (code, json.loads(out)["width"]) == (0, 12)
+    code, out, _ = call("search", "photos.index", "something blue", "-k", "1")
+    assert (code, out.split()[-1]) == (0, "写真/blue.png")
+    code, _, err = call("index", "model", "photos")
+    assert code == 1
+    assert (
+        "holds embeddings of width 12, asked for are whole embeddings; give --width 12, or run"
+        in _one_line(err)
+    )
+    assert call("index", "model", "photos", "--rebuild")[0] == 0
+    for width in ("0", "49"):
+        code, _, err = call("index", "model", "photos", "--out", "new", "--width", width)
+        assert (code, (photos.parent / "new").exists()) == (1, False)
+        assert f"width {width}: the embedding has 48 numbers; give 1 to 48" in _one_line(err)
 
 
 def test_json_of_search(call: Call, photos: Path) -> None:

@@ -37,7 +37,11 @@ class ColourModel:
         self.scale = scale
         self.seconds = seconds
         self.encoded = 0
+        self.dim, self.embedding_parts = DIM, 1
         self.before_batch: Callable[[], None] = lambda: None
+
+    def require_embeddings(self) -> None:
+        """It has them."""
 
     def encode_images(
         self, images: Sequence[Image.Image], batch_size: int = 32, progress: bool = False

@@ -27,6 +27,10 @@ def command(
     image_features: ImageFeatures = None,
     text_features: TextFeatures = None,
     raw: Raw = False,
+    width: Annotated[
+        int | None,
+        typer.Option(help="Cut every embedding to N numbers, as an index made with the same --width does."),
+    ] = None,
     rerank: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +46,7 @@ def command(
             "--out",
             "-o",
             help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
-            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-50-by-MODEL.",
+            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-width-N, SPLIT-50-by-MODEL.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -76,6 +80,7 @@ def command(
         image_features=image_features or (),
         text_features=text_features,
         raw=raw,
+        width=width,
         rerank=rerank,
         rerank_top=rerank_top,
         device=device_name(device),
@@ -84,7 +89,7 @@ def command(
     )
     recipe = run_recipe(model)
     if out is None and recipe is not None:
-        out = place_of_result(Path(model), recipe, measured.sources, split, folds, rerank, rerank_top)
+        out = place_of_result(Path(model), recipe, measured.sources, split, folds, width, rerank, rerank_top)
     if collection is not None:
         typer.echo(told_inputs(measured.sources), err=True)
     if out is not None:

@@ -22,9 +22,15 @@ def command(
         bool,
         typer.Option(
             "--rebuild",
-            help="Embed everything anew and swap at the end: for another model, or a damaged index.",
+            help="Embed everything anew and swap at the end: for another model or width, or a damaged index.",
         ),
     ] = False,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut every embedding to N numbers; searches cut their queries alike. Default: whole."
+        ),
+    ] = None,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="End well although photos could not be read; they are still listed."),
@@ -46,7 +52,14 @@ def command(
     from crossalign.search import update_index
 
     summary = update_index(
-        model, folder, out, rebuild=rebuild, batch_size=batch_size, device=device, progress=not as_json
+        model,
+        folder,
+        out,
+        rebuild=rebuild,
+        width=width,
+        batch_size=batch_size,
+        device=device,
+        progress=not as_json,
     )
     if as_json:
         typer.echo(json.dumps(summary.as_dict(), ensure_ascii=False))

@@ -73,9 +73,10 @@ def command(
     with SearchEngine.open(index, model, device=device) as engine:
         count, complete = engine.count, engine.complete
         if not count:
+            narrow = "" if engine.manifest.width is None else f" --width {engine.manifest.width}"
             raise CrossAlignError(
                 f"{index}: the index holds no photos; "
-                f"run: crossalign index {engine.manifest.model or 'MODEL'} {engine.photos} --out {index}"
+                f"run: crossalign index {engine.manifest.model or 'MODEL'} {engine.photos} --out {index}{narrow}"
             )
         begin = time.perf_counter()
         query = engine.encode_text(text) if text is not None else engine.encode_image(image or Path())

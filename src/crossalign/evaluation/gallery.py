@@ -18,6 +18,7 @@ from crossalign.evaluation.ranks import Ranks, retrieval_ranks
 from crossalign.evaluation.score_ranks import Shortlist, ranks_of_scores, reranked
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.blocks import PackedUnits, score_blocks, score_pairs
+from crossalign.truncation import truncate
 
 __all__ = ["EmbeddingGallery", "Gallery", "RerankedGallery", "ScoredGallery", "gallery_table"]
 
@@ -60,6 +61,11 @@ class EmbeddingGallery:
     @property
     def size(self) -> tuple[int, int]:
         return len(self.image), len(self.text)
+
+    def truncated(self, width: int, parts: int = 1) -> EmbeddingGallery:
+        """The gallery of the embeddings cut to ``width``; see :func:`~crossalign.truncation.truncate`."""
+        image, text = (torch.as_tensor(numpy_embeddings(given)) for given in (self.image, self.text))
+        return EmbeddingGallery(truncate(image, width, parts), truncate(text, width, parts))
 
     def shortlist(self, top: int) -> Shortlist:
         """The ``top`` best of every query, in both directions."""

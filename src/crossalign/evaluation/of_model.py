@@ -20,8 +20,16 @@ from crossalign.evaluation.results import Reranking, RetrievalResult
 from crossalign.evaluation.retrieval import gallery_result
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
+from crossalign.truncation import check_width
 
-__all__ = ["Reranker", "encode_gallery", "evaluate_model", "split_metrics"]
+__all__ = [
+    "Reranker",
+    "encode_gallery",
+    "evaluate_model",
+    "split_gallery",
+    "split_metrics",
+    "split_result",
+]
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ def evaluate_model(
     split: str,
     *,
     folds: int = 1,
+    width: int | None = None,
     reranker: Reranker | None = None,
     command: str = "",
     progress: bool = False,
@@ -51,18 +60,55 @@ def evaluate_model(
 
     Args:
         folds: galleries that the split is cut into; 5 for the COCO 1K protocol.
+        width: of the embeddings that are compared, cut by :func:`~crossalign.truncation.truncate`; None: all of them.
         reranker: a second model that puts the best of each query into its own order.
 
     Raises:
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
-            re-ranker that does not score pairs or sees another collection.
+            re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
+    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    return split_result(
+        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
+    )
+
+
+def split_gallery(
+    model: RetrievalModel,
+    sources: Sources,
+    split: str,
+    *,
+    width: int | None = None,
+    reranker: Reranker | None = None,
+    progress: bool = False,
+) -> tuple[Split, Gallery]:
+    """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
+    if width is not None:
+        _check_truncation(model, width)
     part, images, texts = sources.split(model, split)
     first = encode_gallery(model, images, texts, progress=progress)
-    gallery: Gallery = first
-    if reranker is not None:
-        gallery = _reranked(first, reranker, sources, part, split, progress)
+    if width is not None:
+        assert isinstance(first, EmbeddingGallery)
+        first = first.truncated(width, model.embedding_parts)
+    if reranker is None:
+        return part, first
+    return part, _reranked(first, reranker, sources, part, split, progress)
+
+
+def split_result(
+    model: RetrievalModel,
+    sources: Sources,
+    split: str,
+    part: Split,
+    gallery: Gallery,
+    *,
+    folds: int = 1,
+    width: int | None = None,
+    reranker: Reranker | None = None,
+    command: str = "",
+) -> RetrievalResult:
+    """Measure what :func:`split_gallery` gave for the same arguments: the second half of :func:`evaluate_model`."""
     return gallery_result(
         gallery,
         part.image_of_text,
@@ -70,6 +116,7 @@ def evaluate_model(
         collection=sources.collection.name,
         split=split,
         model=model.fingerprint,
+        width=width,
         reranking=None if reranker is None else Reranking(model=reranker.model.fingerprint, top=reranker.top),
         command=command,
         image_ids=part.image_ids,
@@ -97,6 +144,15 @@ def encode_gallery(
     return ScoredGallery(
         model.scorer, *encode_units(model, images, texts, progress=progress), progress=progress
     )
+
+
+def _check_truncation(model: RetrievalModel, width: int) -> None:
+    """Said before anything is encoded."""
+    if model.config.scorer is not None:
+        raise CrossAlignError(
+            f"--width cuts embeddings, and this model scores every pair ({model.config.scorer.kind}); leave it out"
+        )
+    check_width(width, model.dim, model.embedding_parts)
 
 
 def _reranked(

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
+from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import Reranker, evaluate_model
+from crossalign.evaluation.of_model import Reranker, split_gallery, split_result
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
@@ -28,12 +29,14 @@ class RunEvaluation:
     Attributes:
         model: the model, loaded.
         sources: what it was given.
+        gallery: what it made of the split.
         result: retrieval in both directions.
         grounding: word-to-region accuracy, where the collection knows what its words mean.
     """
 
     model: RetrievalModel
     sources: Sources
+    gallery: Gallery
     result: RetrievalResult
     grounding: GroundingResult | None
 
@@ -60,6 +63,7 @@ def evaluate_run(
     image_features: Sequence[str] = (),
     text_features: str | None = None,
     raw: bool = False,
+    width: int | None = None,
     rerank: str | Path | None = None,
     rerank_top: int = 50,
     device: str | torch.device = "cpu",
@@ -74,6 +78,7 @@ def evaluate_run(
         image_features, text_features: stores instead of photos and captions; the run's own by default, see
             :func:`~crossalign.evaluation.run_sources.run_sources`.
         raw: encode photos and captions themselves, no stores of the run.
+        width: cut the embeddings to that many numbers, see :func:`~crossalign.truncation.truncate`.
         rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order. A
             model on imported features that is no run is given the first model's.
         command: kept with the result.
@@ -92,8 +97,9 @@ def evaluate_run(
             # It takes imported features alone and names none of its own, as converted models.
             stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
         reranker = Reranker(second, run_sources(rerank, place, stores, raw=raw), rerank_top)
-    result = evaluate_model(
-        model, sources, split, folds=folds, reranker=reranker, command=command, progress=progress
+    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    result = split_result(
+        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
     )
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
-    return RunEvaluation(model, sources, result, grounding)
+    return RunEvaluation(model, sources, gallery, result, grounding)

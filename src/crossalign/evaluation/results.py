@@ -80,6 +80,7 @@ class _Document(_Part):
     collection: str
     split: str
     model: str
+    width: int | None = None
     reranking: Reranking | None = None
     command: str
     protocol: _Protocol
@@ -101,6 +102,7 @@ class RetrievalResult:
         confidence, resamples, seed: of the bootstrap.
         collection, split: what was evaluated, by name.
         model: the model's fingerprint.
+        width: that the embeddings were cut to; None where all of them was compared.
         reranking: the model that put the best into a new order, if one did.
         command: the command line that made the result.
         image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known.
@@ -115,6 +117,7 @@ class RetrievalResult:
     collection: str = ""
     split: str = ""
     model: str = ""
+    width: int | None = None
     reranking: Reranking | None = None
     command: str = ""
     image_digest: str | None = None
@@ -139,6 +142,7 @@ class RetrievalResult:
             "collection": self.collection,
             "split": self.split,
             "model": self.model,
+            **({} if self.width is None else {"width": self.width}),
             **({} if self.reranking is None else {"reranking": self.reranking.model_dump()}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
@@ -204,6 +208,7 @@ class RetrievalResult:
             collection=document.collection,
             split=document.split,
             model=document.model,
+            width=document.width,
             reranking=document.reranking,
             command=document.command,
             image_digest=document.digests.images,

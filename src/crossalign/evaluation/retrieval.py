@@ -111,6 +111,7 @@ def gallery_result(
     collection: str = "",
     split: str = "",
     model: str = "",
+    width: int | None = None,
     reranking: Reranking | None = None,
     command: str = "",
     image_ids: Sequence[str] | None = None,
@@ -119,7 +120,12 @@ def gallery_result(
     resamples: int = 1000,
     seed: int = 0,
 ) -> RetrievalResult:
-    """:func:`evaluate_retrieval` of any gallery; ``reranking`` says what put the best of it into order, if anything."""
+    """:func:`evaluate_retrieval` of any gallery.
+
+    Args:
+        width: that its embeddings were cut to, for the record.
+        reranking: what put the best of it into order, if anything.
+    """
     table = gallery_table(gallery, image_of_text, ks=ks, folds=folds)
     return RetrievalResult(
         table=table,
@@ -130,6 +136,7 @@ def gallery_result(
         collection=collection,
         split=split,
         model=model,
+        width=width,
         reranking=reranking,
         command=command,
         image_digest=None if image_ids is None else ids_digest(image_ids),

@@ -70,14 +70,15 @@ def place_of_result(
     sources: Sources,
     split: str,
     folds: int,
+    width: int | None = None,
     rerank: str | None = None,
     rerank_top: int = 0,
 ) -> Path:
     """Where a result goes if nothing else is said: each under a name of its own.
 
     ``RUN/results/SPLIT`` is for the run's own collection and stores. Folds, another collection and other inputs follow
-    in the name: ``test-5-folds``, ``test-on-other``, ``test-raw``, ``test-with-stores+captions``; a second model too:
-    ``test-50-by-scan``.
+    in the name: ``test-5-folds``, ``test-on-other``, ``test-raw``, ``test-with-stores+captions``; the width of cut
+    embeddings and a second model too: ``test-width-64``, ``test-50-by-scan``.
     """
     collection = sources.collection.folder
     used = [store.folder for store in (*sources.image_stores, sources.text_store) if store is not None]
@@ -90,6 +91,8 @@ def place_of_result(
         parts.append(f"on-{collection.resolve().name}")
     if [store.resolve() for store in used] != [store.resolve() for store in expected]:
         parts.append(f"with-{'+'.join(store.resolve().name for store in used)}" if used else "raw")
+    if width is not None:
+        parts.append(f"width-{width}")
     if rerank is not None:
         parts.append(f"{rerank_top}-by-{Path(rerank).resolve().name}")
     return run / "results" / "-".join(parts)

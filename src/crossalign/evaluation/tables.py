@@ -23,9 +23,10 @@ def metric_label(name: str) -> str:
 
 def result_table(result: RetrievalResult) -> Table:
     """Every metric of one evaluation with its bootstrap interval."""
+    width = "" if result.width is None else f"width {result.width}"
     counts = f"{len(result.table.i2t)} images, {len(result.table.t2i)} captions"
     table = Table(
-        title=_title(result.collection, result.split, result.protocol),
+        title=_title(result.collection, result.split, result.protocol, width),
         caption=f"{counts}; intervals: bootstrap over images",
     )
     table.add_column("metric")
@@ -66,8 +67,8 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
-def _title(collection: str, split: str, protocol: str) -> str:
-    return ", ".join(part for part in (collection, split, protocol) if part)
+def _title(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
 
 
 def _with_spread(mean: float, deviation: float | None) -> str:

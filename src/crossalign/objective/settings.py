@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from fractions import Fraction
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crossalign.settings import Settings
 
@@ -15,6 +16,7 @@ __all__ = [
     "DiversitySettings",
     "HingeSettings",
     "LCASettings",
+    "MatryoshkaSettings",
     "ObjectiveSettings",
 ]
 
@@ -103,6 +105,41 @@ class CaptioningSettings(Settings):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of the decoder")
 
 
+class MatryoshkaSettings(Settings):
+    """The base loss also on the first numbers of the embeddings alone, so that they may be cut after training."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    widths: tuple[float, ...] = Field(
+        default=(0.5, 0.25, 0.125),
+        min_length=1,
+        description="how many numbers: whole ones, or below 1 the share of the width, which may be written `1/2`; the "
+        "term is the mean over them",
+    )
+
+    @field_validator("widths", mode="before")
+    @classmethod
+    def _shares_may_be_written_as_fractions(cls, values: Any) -> Any:
+        if not isinstance(values, list | tuple):
+            return values
+        return [_number(value) if isinstance(value, str) else value for value in values]
+
+    @field_validator("widths")
+    @classmethod
+    def _shares_or_whole_numbers(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        for value in values:
+            if value <= 0 or (value > 1 and value != int(value)):
+                raise ValueError(f"{value:g} is neither a whole number nor a share between 0 and 1")
+        return values
+
+
+def _number(text: str) -> Any:
+    """``1/2`` as a number; what is none is left for others to refuse."""
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        return text
+
+
 class ObjectiveSettings(Settings):
     """The base loss and the alignments beside it."""
 
@@ -119,3 +156,6 @@ class ObjectiveSettings(Settings):
         default=None, description="VSRN's caption generation; null: without"
     )
     cra: CRASettings | None = Field(default=None, description="Contextual Relation Alignment; null: without")
+    matryoshka: MatryoshkaSettings | None = Field(
+        default=None, description="the base loss on cut embeddings, too; null: without"
+    )

@@ -12,6 +12,7 @@ from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
 from crossalign.normalization import unit_norm
+from crossalign.objective.matryoshka import Matryoshka
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.towers import ModelConfig
 
@@ -82,6 +83,10 @@ class Objective(nn.Module):
                 dropout=captioning.dropout,
             )
             self.weights["captioning"] = captioning.weight
+        self.matryoshka: Matryoshka | None = None
+        if settings.matryoshka is not None:
+            self.matryoshka = Matryoshka(settings.matryoshka, model)
+            self.weights["matryoshka"] = settings.matryoshka.weight
 
     def begin_epoch(self, epoch: int) -> None:
         """Switch what depends on the epoch, counted from 0: the hinge's negatives and the frozen codebook."""
@@ -111,13 +116,8 @@ class Objective(nn.Module):
             image_rows: ``(B,)`` row of each text's image; texts of one image are never each other's negatives.
             captions: the texts as they went into their tower, which caption generation learns to write.
         """
-        scores = scores.index_select(0, image_rows)
-        base = self.settings.base
         terms: dict[str, Tensor] = {}
-        if isinstance(self.base, HingeRankingLoss):
-            terms[base.kind] = self.base(scores, image_rows)
-        else:
-            terms[base.kind] = self.base.from_scores(scores, image_rows)
+        terms[self.settings.base.kind] = self._base_loss(scores.index_select(0, image_rows), image_rows)
         if self.lca is not None:
             regions, words = self.lca_units(image), self.lca_units(text)
             terms["lca"] = self.lca(regions, words, image.mask, text.mask, image_rows)
@@ -139,7 +139,15 @@ class Objective(nn.Module):
             terms["captioning"] = self.captioning(
                 image.context[image_rows], image.mask[image_rows], captions.tokens, captions.mask
             )
+        if self.matryoshka is not None:
+            terms["matryoshka"] = self.matryoshka(self._base_loss, image, text, image_rows)
         return terms
+
+    def _base_loss(self, scores: Tensor, image_rows: Tensor) -> Tensor:
+        """The base loss of scores ``(B, B)`` of every text with every text's image."""
+        if isinstance(self.base, HingeRankingLoss):
+            return self.base(scores, image_rows)
+        return self.base.from_scores(scores, image_rows)
 
     def lca_units(self, encoding: Encoding) -> Tensor:
         """The unit-norm units that Local Concept Alignment compares."""

@@ -90,6 +90,7 @@ class SearchEngine:
                     f"this one is {fingerprint[:12]}); give that one with --model, "
                     "or run 'crossalign index --rebuild' with this one"
                 )
+            loaded = load_model(loaded, width=manifest.width)
             # Reading every vector is left to 'crossalign index': a search should not wait for it.
             count = manifest.count if manifest.complete else None
             store = EdgeStore.open(folder / manifest.store, manifest.dim, manifest.views, count=count)

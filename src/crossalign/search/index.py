@@ -25,7 +25,7 @@ __all__ = ["IndexSummary", "default_index", "update_index"]
 
 @dataclass(frozen=True)
 class IndexSummary:
-    """What one run did, in photos; ``photos`` is how many the index holds now."""
+    """What one run did, in photos; ``photos`` is how many the index holds now, ``width`` what embeddings are cut to."""
 
     index: str
     folder: str
@@ -39,6 +39,7 @@ class IndexSummary:
     unchanged: int
     failed: int
     failures: tuple[Failure, ...]
+    width: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -57,6 +58,7 @@ def update_index(
     index: str | Path | None = None,
     *,
     rebuild: bool = False,
+    width: int | None = None,
     batch_size: int = 32,
     device: str = "auto",
     progress: bool = False,
@@ -70,14 +72,17 @@ def update_index(
         model: a model, its folder, or its Hub name.
         folder: photos, in any depth.
         index: folder of the index, :func:`default_index` if left out.
-        rebuild: embed everything anew beside the present index, then swap; takes another model or folder.
+        rebuild: embed everything anew beside the present index, then swap; takes another model, folder or width.
+        width: store embeddings cut to that many numbers, see :func:`~crossalign.truncation.truncate`; searches cut
+            their queries alike. None: whole ones.
         batch_size: photos a step.
         device: where a model that is loaded here runs.
         progress: show a bar.
 
     Raises:
-        CrossAlignError: no photos, a model or a folder other than the index has, an index in use or damaged, a
-            place that holds other things. Nothing in the place has been touched then.
+        CrossAlignError: no photos, a model, a folder or a width other than the index has, a width that the model's
+            embeddings do not have, an index in use or damaged, a place that holds other things. Nothing in the place
+            has been touched then.
     """
     photos = Path(folder).resolve()
     place = default_index(photos) if index is None else Path(index).resolve()
@@ -88,22 +93,23 @@ def update_index(
             f"{photos}: no photos found ({' '.join(sorted(PHOTO_SUFFIXES))}); an index of it is left as it is"
         )
     name = model_name(model)
+    embedder: EmbeddingModel | None = None
     if not place.exists() or not any(place.iterdir()):
         # A model that cannot be loaded, or has no embeddings, must leave neither an empty folder nor a lock.
-        model = load_model(model, device)
+        embedder = load_model(model, device, width)
         place.mkdir(parents=True, exist_ok=True)
     with IndexLock(place, "crossalign index"):
         path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
         # Read before the model is loaded: what is wrong here should be said at once.
         manifest = _present(path, photos, rebuild)
-        model = load_model(model, device)
-        fingerprint = model.fingerprint
-        manifest = _matching(manifest, fingerprint, place, rebuild)
+        embedder = embedder or load_model(model, device, width)
+        fingerprint = embedder.fingerprint
+        manifest = _matching(manifest, fingerprint, width, place, rebuild)
         opened = None if manifest is None else _open(place, manifest, found, rebuild)
-        manifest, store, plan = opened or _start(path, photos, name, model, fingerprint, found)
+        manifest, store, plan = opened or _start(path, photos, name, embedder, fingerprint, width, found)
         try:
             manifest = manifest.model_copy(update={"model": name, "photos": str(photos)})
-            update = StoreUpdate(store, model, photos, plan, batch_size=batch_size)
+            update = StoreUpdate(store, embedder, photos, plan, batch_size=batch_size)
             if not (plan.empty and manifest.complete):
                 write_manifest(path, manifest.model_copy(update={"complete": False}))
                 update.run(progress)
@@ -137,17 +143,29 @@ def _present(path: Path, photos: Path, rebuild: bool) -> Manifest | None:
     )
 
 
-def _matching(manifest: Manifest | None, fingerprint: str, place: Path, rebuild: bool) -> Manifest | None:
-    """The description if it is of this model."""
-    if manifest is None or manifest.fingerprint == fingerprint:
+def _matching(
+    manifest: Manifest | None, fingerprint: str, width: int | None, place: Path, rebuild: bool
+) -> Manifest | None:
+    """The description if it is of this model at this width."""
+    if manifest is None or (manifest.fingerprint, manifest.width) == (fingerprint, width):
         return manifest
     if rebuild:
         return None
+    if manifest.fingerprint == fingerprint:
+        remedy = "leave --width out" if manifest.width is None else f"give --width {manifest.width}"
+        raise CrossAlignError(
+            f"{place}: holds {_told(manifest.width)}, asked for are {_told(width)}; {remedy}, or run the same command "
+            "with --rebuild"
+        )
     raise CrossAlignError(
         f"{place}: built with another model ({manifest.model or 'given as an object'}, "
         f"fingerprint {manifest.fingerprint[:12]}, this one is {fingerprint[:12]}); "
         "embeddings of two models cannot be mixed: run the same command with --rebuild"
     )
+
+
+def _told(width: int | None) -> str:
+    return "whole embeddings" if width is None else f"embeddings of width {width}"
 
 
 def _open(
@@ -171,7 +189,13 @@ def _open(
 
 
 def _start(
-    path: Path, photos: Path, name: str | None, model: EmbeddingModel, fingerprint: str, found: Scan
+    path: Path,
+    photos: Path,
+    name: str | None,
+    model: EmbeddingModel,
+    fingerprint: str,
+    width: int | None,
+    found: Scan,
 ) -> tuple[Manifest, EdgeStore, Plan]:
     """An empty store, its description, and what to do. The store comes first, so that no description is without."""
     _, views, dim = embed_images(model, [Image.new("RGB", (64, 64))]).shape
@@ -180,6 +204,7 @@ def _start(
         model=name,
         fingerprint=fingerprint,
         dim=dim,
+        width=width,
         views=views,
         photos=str(photos),
         store=folder,
@@ -207,4 +232,5 @@ def _summary(place: Path, manifest: Manifest, count: int, found: Scan, update: S
         unchanged=len(found.files) - touched,
         failed=len(failures),
         failures=failures,
+        width=manifest.width,
     )

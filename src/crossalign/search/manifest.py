@@ -38,7 +38,10 @@ class Manifest(Settings):
     fingerprint: str = Field(
         description="the model's fingerprint: embeddings of another one cannot be compared"
     )
-    dim: int = Field(gt=0, description="D, width of an embedding")
+    dim: int = Field(gt=0, description="D, width of a stored embedding")
+    width: int | None = Field(
+        default=None, description="that the model's embeddings are cut to, D then; null: they are whole"
+    )
     views: int = Field(gt=0, description="V, embeddings a photo")
     photos: str = Field(description="the photo folder, absolute")
     store: str = Field(pattern=f"^{STORE_NAME}$", description="folder of the vectors, within the index")

@@ -1,4 +1,4 @@
-"""What search needs of models: embeddings and a fingerprint of one, scores of another."""
+"""What search needs of models: embeddings and a fingerprint of one, perhaps cut; scores of another."""
 
 from __future__ import annotations
 
@@ -14,8 +14,17 @@ from torch import Tensor
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.search.scan import Failure
+from crossalign.truncation import check_width, truncate
 
-__all__ = ["EmbeddingModel", "PhotoScorer", "device_of", "embed_images", "load_model", "model_name"]
+__all__ = [
+    "EmbeddingModel",
+    "PhotoScorer",
+    "TruncatedModel",
+    "device_of",
+    "embed_images",
+    "load_model",
+    "model_name",
+]
 
 
 class EmbeddingModel(Protocol):
@@ -24,6 +33,16 @@ class EmbeddingModel(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes whenever an embedding could."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """D, width of an embedding; asked where it is to be cut."""
+        ...
+
+    @property
+    def embedding_parts(self) -> int:
+        """Vectors that an embedding consists of, see :func:`~crossalign.truncation.truncate`; asked as ``dim`` is."""
         ...
 
     def encode_images(self, images: Sequence[Image], batch_size: int = 32, progress: bool = False) -> Tensor:
@@ -43,6 +62,38 @@ class PhotoScorer(Protocol):
         ...
 
 
+class TruncatedModel:
+    """A model whose embeddings are cut to ``width``, on both sides alike; its fingerprint is the model's.
+
+    Raises:
+        CrossAlignError: a width that the model's embeddings do not have.
+    """
+
+    def __init__(self, model: EmbeddingModel, width: int) -> None:
+        self._parts = model.embedding_parts
+        check_width(width, model.dim, self._parts)
+        self.model = model
+        self.dim = width
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the model."""
+        return self.model.fingerprint
+
+    @property
+    def embedding_parts(self) -> int:
+        """As many as the model's."""
+        return self._parts
+
+    def encode_images(self, images: Sequence[Image], batch_size: int = 32, progress: bool = False) -> Tensor:
+        """``(n, width)`` or ``(n, V, width)``."""
+        return truncate(self.model.encode_images(images, batch_size, progress), self.dim, self._parts)
+
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 256, progress: bool = False) -> Tensor:
+        """``(n, width)``."""
+        return truncate(self.model.encode_texts(texts, batch_size, progress), self.dim, self._parts)
+
+
 def model_name(model: EmbeddingModel | str | Path) -> str | None:
     """What to write down to find a model again: an absolute folder or a Hub name; None for an object."""
     if not isinstance(model, str | Path):
@@ -50,16 +101,21 @@ def model_name(model: EmbeddingModel | str | Path) -> str | None:
     return str(Path(model).resolve()) if Path(model).exists() else str(model)
 
 
-def load_model(model: EmbeddingModel | str | Path, device: str = "auto") -> EmbeddingModel:
-    """The model itself: loaded where a folder or a Hub name is given.
+def load_model(
+    model: EmbeddingModel | str | Path, device: str = "auto", width: int | None = None
+) -> EmbeddingModel:
+    """The model itself: loaded where a folder or a Hub name is given, cut where a width is.
 
     Args:
         model: a model, its folder, or its Hub name.
         device: ``auto`` takes an accelerator where there is one; ignored for a model given as an object.
+        width: of the embeddings; None: as the model makes them.
 
     Raises:
-        CrossAlignError: nothing that can be loaded is there, or the model scores pairs and has no embeddings.
+        CrossAlignError: no model there, one that scores pairs, or a width that its embeddings do not have.
     """
+    if width is not None:
+        return TruncatedModel(load_model(model, device), width)
     if not isinstance(model, str | Path):
         if isinstance(model, RetrievalModel):
             model.require_embeddings()

@@ -11,17 +11,22 @@ from typing import Any
 import torch
 
 from crossalign import __version__
-from crossalign.evaluation.of_run import evaluate_run
+from crossalign.evaluation.gallery import EmbeddingGallery, gallery_table
+from crossalign.evaluation.of_run import RunEvaluation, evaluate_run
 from crossalign.evaluation.results import write_ranks
 from crossalign.provenance import code_state, machine, now, shown_command
 from crossalign.study.records import Origin, RunOutcome
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import TrainingResult
+from crossalign.truncation import width_of_share
 
 __all__ = ["SPLIT", "measure_run", "origin"]
 
 SPLIT = "test"
 """What is measured; epochs are chosen on the recipe's validation split."""
+
+SHARES = {"1/2": 1 / 2, "1/4": 1 / 4, "1/8": 1 / 8}
+"""Shares of the width at which every model that has embeddings is measured, too."""
 
 
 def origin() -> Origin:
@@ -73,9 +78,24 @@ def measure_run(
         trained_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
         embedding_width=measured.model.dim,
         embedding_views=getattr(measured.model.config.image.encoder, "views", 1),
+        rsum_at_width=_rsum_at_width(measured),
         last=_last(trained),
         by_epoch=_by_epoch(trained, training.epochs),
     )
+
+
+def _rsum_at_width(measured: RunEvaluation) -> dict[str, float] | None:
+    """R@sum of the same embeddings, cut; None where there are none."""
+    gallery, model = measured.gallery, measured.model
+    if not isinstance(gallery, EmbeddingGallery):
+        return None
+    owner, parts = measured.result.table.image_of_text, model.embedding_parts
+    return {
+        name: gallery_table(
+            gallery.truncated(width_of_share(share, model.dim, parts), parts), owner
+        ).metrics()["rsum"]
+        for name, share in SHARES.items()
+    }
 
 
 def _numbers(event: Mapping[str, Any]) -> dict[str, float]:

@@ -66,6 +66,8 @@ class RunOutcome(_Part):
         parameters, trained_parameters: how many numbers the model holds, and how many of them were trained.
         embedding_width: numbers of an embedding.
         embedding_views: embeddings of an image.
+        rsum_at_width: R@sum of the test split with embeddings cut to ``1/2``, ``1/4`` and ``1/8`` of their width; None
+            where there are none, and in records from before.
         last: the last value of every number of the training log.
         by_epoch: for each of them its mean over the lines of every epoch; None where an epoch has no line with it.
     """
@@ -86,6 +88,15 @@ class RunOutcome(_Part):
     embedding_views: int
     last: dict[str, float]
     by_epoch: dict[str, list[float | None]]
+    rsum_at_width: dict[str, float] | None = None
+
+    def number(self, name: str) -> float | None:
+        """A number that a study may ask for: one of ``last``, ``embedding_width``, or ``rsum_at_1/2`` and the like."""
+        if name == "embedding_width":
+            return self.embedding_width
+        if name.startswith("rsum_at_"):
+            return (self.rsum_at_width or {}).get(name.removeprefix("rsum_at_"))
+        return self.last.get(name)
 
 
 class RunRecord(_Part):

@@ -72,7 +72,9 @@ class StudySettings(Settings):
     variants: dict[str, Variant] = Field(min_length=1, description="by name, in the order of the table")
     plot: PlotSettings | None = Field(default=None, description="draw the variants along their `x`")
     numbers: tuple[str, ...] = Field(
-        default=(), description="further numbers of the training log that the table and the plot show"
+        default=(),
+        description="further numbers that the table and the plot show: of the training log, `embedding_width`, and "
+        "`rsum_at_1/2`, `rsum_at_1/4`, `rsum_at_1/8` of the width",
     )
 
     @model_validator(mode="after")

@@ -119,7 +119,7 @@ def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
         "numbers": {
             name: _spread(values)
             for name in numbers
-            if (values := [outcome.last[name] for outcome in outcomes if name in outcome.last])
+            if (values := [value for outcome in outcomes if (value := outcome.number(name)) is not None])
         },
     }
 

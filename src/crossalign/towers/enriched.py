@@ -9,22 +9,25 @@ from torch import nn
 
 from crossalign.alignment import ContextHead
 from crossalign.encoding import Encoding
+from crossalign.towers.projection import EmbeddingProjection
 
 __all__ = ["Enriched"]
 
 
 class Enriched(nn.Module):
-    """A tower whose base encoding may be enriched by a context head."""
+    """A tower whose base encoding may be enriched by a context head, and projected to ``embedding_size`` then."""
 
-    def __init__(self, dim: int, context_head: bool) -> None:
+    def __init__(self, dim: int, context_head: bool, embedding_size: int | None = None) -> None:
         super().__init__()
         self.context_head = ContextHead(dim) if context_head else None
+        self.projection = None if embedding_size is None else EmbeddingProjection(dim, embedding_size)
 
     def enrich(self, base: Encoding, weight: float, keys_first: bool) -> Encoding:
         """Append the context head's vectors, times ``weight``, to the embedding (SelfAlign, enriched embedding).
 
         The image vector ends in ``[w mean key; w fused]`` and the text vector in ``[fused; mean key]``, so that the
         inner product adds ``w (mean key_v . fused_t + fused_v . mean key_t)``. With weight 0 nothing is appended.
+        What comes out is projected to the tower's embedding size, where it has one.
         """
         if self.context_head is None:
             return base
@@ -35,8 +38,7 @@ class Enriched(nn.Module):
         tail = torch.cat([weight * part for part in parts], dim=-1)
         if base.embedding.dim() == 3:
             tail = tail[:, None].expand(-1, base.embedding.shape[1], -1)
-        return replace(
-            base,
-            embedding=torch.cat([base.embedding, tail], dim=-1),
-            aux={**base.aux, "guide": guide, "keys": keys},
-        )
+        embedding = torch.cat([base.embedding, tail], dim=-1)
+        if self.projection is not None:
+            embedding = self.projection(embedding)
+        return replace(base, embedding=embedding, aux={**base.aux, "guide": guide, "keys": keys})

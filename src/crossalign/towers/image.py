@@ -26,6 +26,7 @@ class ImageTower(Enriched):
         dim: D, joint width.
         context_head: have a context head.
         context_weight: append its vectors to the embedding with this weight; 0: not at all.
+        embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 
@@ -36,9 +37,10 @@ class ImageTower(Enriched):
         context_head: bool,
         *,
         context_weight: float = 0.5,
+        embedding_size: int | None = None,
         load_weights: bool = True,
     ) -> None:
-        super().__init__(dim, context_head)
+        super().__init__(dim, context_head, embedding_size)
         self.context_weight = context_weight
         backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
         # Theirs have the checksums of the weights filled in.

@@ -211,6 +211,12 @@ class ModelConfig(Settings):
         description="of the context vectors in the similarity; they make the embedding 3 D wide. 0 leaves them out: "
         "the head then serves the loss alone",
     )
+    embedding_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="project the embedding with its context vectors to this width, by one learnt linear map a tower; "
+        "at most 3 D. null: it stays 3 D wide",
+    )
     scorer: ScorerSettings | None = Field(
         default=None,
         description="an interactive model that scores a pair from its regions and words in context; `kind` chooses it. "
@@ -219,9 +225,40 @@ class ModelConfig(Settings):
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
 
+    @property
+    def enriched(self) -> bool:
+        """Whether context vectors are part of the embedding."""
+        return self.context_head and self.context_weight > 0
+
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of an embedding."""
+        return self.embedding_size or self.dim * (3 if self.enriched else 1)
+
+    @property
+    def embedding_parts(self) -> int:
+        """Vectors that stand one after the other in an embedding, each matched with one of the other modality."""
+        return 3 if self.enriched and self.embedding_size is None else 1
+
+    @model_validator(mode="after")
+    def _a_projection_has_something_to_project(self) -> ModelConfig:
+        if self.embedding_size is None:
+            return self
+        if not self.enriched:
+            raise ValueError(
+                "embedding_size projects the context vectors with the embedding, and this one has none; set "
+                "context_head: true and a context_weight above 0, or set dim instead"
+            )
+        if self.embedding_size > 3 * self.dim:
+            raise ValueError(
+                f"embedding_size is {self.embedding_size}, wider than the {3 * self.dim} numbers it is made of (3 x "
+                "dim); choose a smaller one, or leave it out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _a_scorer_leaves_embeddings_alone(self) -> ModelConfig:
-        if self.scorer is not None and self.context_head and self.context_weight > 0:
+        if self.scorer is not None and self.enriched:
             raise ValueError(
                 "scorer compares regions with words, context_weight widens the embedding, which it never sees; "
                 "set context_weight: 0, or leave one out"

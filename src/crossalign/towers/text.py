@@ -29,6 +29,7 @@ class TextTower(Enriched):
         dim: D, joint width.
         context_head: have a context head.
         context_weight: append its vectors to the embedding, unless it is 0.
+        embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         tokenizer: the word tokenizer of a ``gru`` encoder.
         backbone: the Hugging Face encoder whose token states any other encoder reads.
     """
@@ -40,10 +41,11 @@ class TextTower(Enriched):
         context_head: bool,
         *,
         context_weight: float = 0.5,
+        embedding_size: int | None = None,
         tokenizer: WordTokenizer | None = None,
         backbone: TextBackbone | None = None,
     ) -> None:
-        super().__init__(dim, context_head)
+        super().__init__(dim, context_head, embedding_size)
         # The weight itself stands on the image side.
         self.appends_context = context_weight > 0
         self.config = config
