@@ -154,6 +154,16 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _known_regions_stay_where_they_are(self) -> Recipe:
+        lca = self.objective.lca
+        if lca is not None and lca.correspondence == "true" and (self.data.flip > 0 or self.data.crop < 1):
+            raise ValueError(
+                "objective.lca.correspondence: true knows where things are in the whole photo; leave out data.flip "
+                "(0) and data.crop (1)"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -90,6 +90,36 @@ def test_texts_of_one_image_share_its_regions(region_mask: Tensor | None, symmet
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("region_mask", [None, REGION_MASK], ids=["all", "front"])
+def test_words_take_only_what_they_may(region_mask: Tensor | None, symmetric: bool) -> None:
+    regions, _, codebook = batch()
+    words = F.normalize(torch.randn(len(ROWS), W, D, dtype=torch.float64), dim=-1)
+    mask = torch.arange(W) < torch.tensor([3, 1, 2, W, W, 1, 2]).unsqueeze(1)
+    allowed = torch.rand(len(ROWS), W, R, generator=torch.Generator().manual_seed(5)) < 0.3
+    allowed[2] = False  # a whole text without a known region
+    settings = {"symmetric": symmetric, "image_rows": ROWS, "allowed": allowed}
+    result = with_gradients(lca_loss, (regions, words, codebook), region_mask, mask, **settings)
+    expected = with_gradients(
+        plain_lca, (regions, words, codebook), region_mask, mask, iterations=2, **settings
+    )
+    for ours, plain in zip(result, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    nothing = allowed.any(dim=2) if region_mask is None else (allowed & region_mask[ROWS, None]).any(dim=2)
+    assert result[2][~nothing].abs().sum() == 0
+    free = with_gradients(lca_loss, (regions, words, codebook), region_mask, mask, image_rows=ROWS)
+    assert not torch.isclose(result[0], free[0])
+
+
+def test_where_every_region_may_be_taken_nothing_changes() -> None:
+    tensors = batch(torch.float32)
+    everything = torch.ones(B, W, R, dtype=torch.bool)
+    for mask in (None, REGION_MASK):
+        free = with_gradients(lca_loss, tensors, mask, WORD_MASK)
+        allowed = with_gradients(lca_loss, tensors, mask, WORD_MASK, allowed=everything)
+        assert all(torch.equal(one, two) for one, two in zip(free, allowed, strict=True))
+
+
 def test_images_that_stand_once_give_the_loss_of_repeated_ones() -> None:
     regions, words, codebook = batch()
     rows = torch.arange(B).repeat_interleave(3)

@@ -61,6 +61,7 @@ def lca_loss(
     sinkhorn_iterations: int = 2,
     symmetric: bool = False,
     image_rows: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Predict the concepts of the region that a word names from the word.
 
@@ -70,8 +71,8 @@ def lca_loss(
     (Zhuang et al., arXiv 2308.14009), section III-B.
 
     A text without a real word or one whose image has no real region has nothing to align and is left out of the
-    mean; a batch of nothing else gives zero. Everything is computed in float32 (float64 for float64 inputs),
-    also under autocast.
+    mean, and so is a word that may take no region; a batch of nothing else gives zero. Everything is computed in
+    float32 (float64 for float64 inputs), also under autocast.
 
     Args:
         regions: ``(U, R, D)`` unit norm.
@@ -85,6 +86,7 @@ def lca_loss(
         symmetric: also predict each word's assignment from the region it took, and average both directions.
         image_rows: ``(B,)`` row of the image that each text describes, so that an image of several texts counts
             once in the assignment; ``None``: text i describes image i.
+        allowed: ``(B, W, R)`` bool, the regions of its image that each word may take; ``None``: all of them.
 
     Returns:
         Scalar. Gradients reach ``words`` and ``codebook``, with ``symmetric`` ``regions`` as well.
@@ -94,10 +96,10 @@ def lca_loss(
         rows = torch.arange(len(words), device=words.device) if image_rows is None else image_rows
         own = regions.detach() if image_rows is None else regions.detach().index_select(0, rows)
         similarity = torch.bmm(words.detach(), own.transpose(1, 2))
-        if region_mask is not None:
-            own_mask = region_mask.index_select(0, rows)
-            similarity.masked_fill_(~own_mask.unsqueeze(1), -torch.inf)
-            alignable = own_mask.any(dim=1, keepdim=True).expand(-1, words.shape[1])
+        candidates = takeable_regions(region_mask, rows, allowed)
+        if candidates is not None:
+            similarity.masked_fill_(~candidates, -torch.inf)
+            alignable = candidates.any(dim=2).expand(-1, words.shape[1])
             word_mask = alignable if word_mask is None else word_mask & alignable
         real_regions = RealUnits.of(regions, region_mask)
         real_words = RealUnits.of(words, word_mask)
@@ -123,6 +125,17 @@ def lca_loss(
             reverse: Tensor = _ConceptCrossEntropy.apply(chosen, codebook, targets, weights, word_temperature)
             loss = (loss + reverse) / 2
         return loss
+
+
+def takeable_regions(region_mask: Tensor | None, rows: Tensor, allowed: Tensor | None) -> Tensor | None:
+    """The regions that a text's words may take, ``(B, W, R)`` or ``(B, 1, R)`` bool: real ones that are ``allowed``.
+
+    ``None`` where all are. For the arguments see :func:`lca_loss`; ``rows`` is ``image_rows``.
+    """
+    if region_mask is None:
+        return allowed
+    real = region_mask.index_select(0, rows).unsqueeze(1)
+    return real if allowed is None else real & allowed
 
 
 class LocalConceptAlignment(nn.Module):
@@ -184,9 +197,11 @@ class LocalConceptAlignment(nn.Module):
         region_mask: Tensor | None = None,
         word_mask: Tensor | None = None,
         image_rows: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """The loss of regions ``(B, R, D)`` and words ``(B, W, D)``, or of ``(U, R, D)`` where ``image_rows``
-        ``(B,)`` names each text's image; see :func:`~crossalign.alignment.lca_loss`.
+        ``(B,)`` names each text's image; ``allowed`` ``(B, W, R)`` says which regions each word may take. See
+        :func:`~crossalign.alignment.lca_loss`.
 
         In training mode the codebook is renormalised first.
         """
@@ -205,4 +220,5 @@ class LocalConceptAlignment(nn.Module):
             sinkhorn_iterations=self.sinkhorn_iterations,
             symmetric=self.symmetric,
             image_rows=image_rows,
+            allowed=allowed,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from crossalign.settings import Settings
 
@@ -19,6 +19,11 @@ __all__ = [
 ]
 
 Weight = Annotated[float, Field(ge=0.0)]
+# YAML reads the plain word as a switch.
+Correspondence = Annotated[
+    Literal["learnt", "shuffled", "random_codebook", "true"],
+    BeforeValidator(lambda value: "true" if value is True else value),
+]
 
 
 class HingeSettings(Settings):
@@ -72,6 +77,12 @@ class LCASettings(Settings):
     )
     frozen_codebook_epochs: int = Field(
         default=1, ge=0, description="epochs in which the codebook is not updated"
+    )
+    correspondence: Correspondence = Field(
+        default="learnt",
+        description="`learnt`: a word takes the region of its image that is most like it; controls: `shuffled`: of "
+        "another image of the batch; `random_codebook`: the codebook stays as it was drawn; `true`: only regions "
+        "that show what the word means (synthetic scenes)",
     )
 
 

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
-from crossalign.data.batch import TextInputs
+from crossalign.data.batch import TextInputs, WordNotes
 from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
-from crossalign.normalization import unit_norm
+from crossalign.objective.lca_term import AlignedUnits, aligned_units
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.towers import ModelConfig
 
@@ -89,7 +89,8 @@ class Objective(nn.Module):
         if isinstance(base, HingeSettings) and isinstance(self.base, HingeRankingLoss):
             self.base.negatives = "all" if epoch < base.summed_epochs else "hardest"
         if self.lca is not None and self.settings.lca is not None:
-            self.lca.codebook.requires_grad_(epoch >= self.settings.lca.frozen_codebook_epochs)
+            learnt = self.settings.lca.correspondence != "random_codebook"
+            self.lca.codebook.requires_grad_(learnt and epoch >= self.settings.lca.frozen_codebook_epochs)
 
     @property
     def dense(self) -> bool:
@@ -103,6 +104,7 @@ class Objective(nn.Module):
         text: Encoding,
         image_rows: Tensor,
         captions: TextInputs | None = None,
+        notes: WordNotes | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted terms of B texts and their U different images.
 
@@ -110,6 +112,7 @@ class Objective(nn.Module):
             scores: ``(U, B)`` of every image with every text, as the model has it.
             image_rows: ``(B,)`` row of each text's image; texts of one image are never each other's negatives.
             captions: the texts as they went into their tower, which caption generation learns to write.
+            notes: what is known of the texts' tokens, where ``objective.lca`` asks for it.
         """
         scores = scores.index_select(0, image_rows)
         base = self.settings.base
@@ -119,8 +122,15 @@ class Objective(nn.Module):
         else:
             terms[base.kind] = self.base.from_scores(scores, image_rows)
         if self.lca is not None:
-            regions, words = self.lca_units(image), self.lca_units(text)
-            terms["lca"] = self.lca(regions, words, image.mask, text.mask, image_rows)
+            units = self.lca_units(image, text, image_rows, notes)
+            terms["lca"] = self.lca(
+                units.regions,
+                units.words,
+                units.region_mask,
+                units.word_mask,
+                units.image_rows,
+                units.allowed,
+            )
         if self.cra is not None:
             terms["cra"] = self.cra(
                 image.aux["guide"],
@@ -141,11 +151,12 @@ class Objective(nn.Module):
             )
         return terms
 
-    def lca_units(self, encoding: Encoding) -> Tensor:
-        """The unit-norm units that Local Concept Alignment compares."""
-        if self.settings.lca is not None and self.settings.lca.units == "context":
-            return unit_norm(encoding.context)
-        return encoding.locals
+    def lca_units(
+        self, image: Encoding, text: Encoding, image_rows: Tensor, notes: WordNotes | None
+    ) -> AlignedUnits:
+        """What Local Concept Alignment compares in a batch; arguments as for :meth:`forward`."""
+        assert self.settings.lca is not None
+        return aligned_units(self.settings.lca, image, text, image_rows, notes)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""
