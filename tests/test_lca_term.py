@@ -122,6 +122,22 @@ def test_the_entropy_that_is_logged_is_that_of_the_words_pairs(correspondence: s
     assert 0 < entropy < uniform
 
 
+def test_the_queue_holds_the_regions_that_are_compared() -> None:
+    first, image, text = encoding(4, REGIONS, 7), encoding(4, REGIONS, 2), encoding(5, WORDS, 3)
+    for units in ("locals", "context"):
+        found = objective(queue=30, units=units)
+        found.end_step(first)
+        past = F.normalize(getattr(first, units), dim=-1)[first.mask].detach()
+        assert found.lca is not None
+        torch.testing.assert_close(found.lca.past, past)
+        sides = [F.normalize(getattr(side, units), dim=-1) for side in (image, text)]
+        loss = lca_loss(
+            *sides, found.lca.codebook, image.mask, text.mask, image_rows=ROWS, past=found.lca.past
+        )
+        torch.testing.assert_close(term(found, image, text, ROWS), loss)
+    objective().end_step(first)
+
+
 def test_the_plain_word_true_is_meant_and_no_other_switch() -> None:
     for value in (True, "true"):
         assert parse_settings(LCASettings, {"correspondence": value}, "x").correspondence == "true"

@@ -31,6 +31,7 @@ def plain_lca(
     symmetric: bool = False,
     image_rows: Tensor | None = None,
     allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Local Concept Alignment, a loop over texts and their words."""
     batch = len(words)
@@ -44,8 +45,9 @@ def plain_lca(
     real_words = [words[i] if word_mask is None else words[i][word_mask[i]] for i in range(batch)]
     pairs = [i for i in range(batch) if len(real_regions[i]) and len(real_words[i])]
     with torch.no_grad():
-        image_targets = plain_sinkhorn(torch.cat(seen) @ codebook.T, epsilon, iterations).split(
-            [len(item) for item in seen]
+        assigned = [*seen, codebook.new_zeros(0, codebook.shape[1]) if past is None else past]
+        image_targets = plain_sinkhorn(torch.cat(assigned) @ codebook.T, epsilon, iterations).split(
+            [len(item) for item in assigned]
         )
         region_targets = [image_targets[image_of[i]] for i in range(batch)]
         used_words = [real_words[i] for i in pairs]

@@ -111,6 +111,46 @@ def test_words_take_only_what_they_may(region_mask: Tensor | None, symmetric: bo
     assert not torch.isclose(result[0], free[0])
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("region_mask", [None, SCATTERED], ids=["all", "scattered"])
+def test_past_regions_balance_the_assignment_and_have_no_loss(
+    region_mask: Tensor | None, symmetric: bool
+) -> None:
+    regions, words, codebook = batch()
+    past = F.normalize(codebook[:2].repeat(20, 1) + 0.1 * torch.randn(40, D, dtype=torch.float64), dim=1)
+    past.requires_grad_()
+    settings = {"symmetric": symmetric, "past": past}
+    result = with_gradients(lca_loss, (regions, words, codebook), region_mask, WORD_MASK, **settings)
+    expected = with_gradients(
+        plain_lca, (regions, words, codebook), region_mask, WORD_MASK, iterations=2, **settings
+    )
+    for ours, plain in zip(result, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    assert past.grad is None
+    without = with_gradients(lca_loss, (regions, words, codebook), region_mask, WORD_MASK)
+    assert not torch.isclose(result[0], without[0])
+    nothing = lca_loss(regions, words, codebook, region_mask, WORD_MASK, past=past[:0])
+    assert torch.equal(nothing, lca_loss(regions, words, codebook, region_mask, WORD_MASK))
+
+
+def test_the_module_balances_with_what_it_remembers() -> None:
+    (first, _, _), (second, words, _) = batch(torch.float32, 1), batch(torch.float32, 2)
+    module = make_module(queue=50)
+    settings = {"word_mask": WORD_MASK, "past": first[REGION_MASK]}
+    assert torch.equal(module(second, words), lca_loss(second, words, module.codebook))
+    module.remember(first.masked_fill(~REGION_MASK.unsqueeze(2), float("nan")), REGION_MASK)
+    loss = module(second, words, word_mask=WORD_MASK)
+    torch.testing.assert_close(loss, lca_loss(second, words, module.codebook, **settings))
+    loss.backward()
+    other = make_module(queue=50)
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(second, words), module(second, words))
+    plain = make_module()
+    plain.remember(first)
+    assert plain.state_dict().keys() == {"codebook"}
+    assert plain.past is None
+
+
 def test_where_every_region_may_be_taken_nothing_changes() -> None:
     tensors = batch(torch.float32)
     everything = torch.ones(B, W, R, dtype=torch.bool)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from crossalign.alignment.clustering import sinkhorn_
+from crossalign.alignment.queue import UnitQueue
 from crossalign.errors import CrossAlignError
 from crossalign.masking import RealUnits, at_least_float32
 
@@ -62,6 +63,7 @@ def lca_loss(
     symmetric: bool = False,
     image_rows: Tensor | None = None,
     allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Predict the concepts of the region that a word names from the word.
 
@@ -87,6 +89,7 @@ def lca_loss(
         image_rows: ``(B,)`` row of the image that each text describes, so that an image of several texts counts
             once in the assignment; ``None``: text i describes image i.
         allowed: ``(B, W, R)`` bool, the regions of its image that each word may take; ``None``: all of them.
+        past: ``(P, D)`` regions of earlier batches, unit norm, that take part in the assignment and no more.
 
     Returns:
         Scalar. Gradients reach ``words`` and ``codebook``, with ``symmetric`` ``regions`` as well.
@@ -115,7 +118,7 @@ def lca_loss(
             taken = torch.searchsorted(real_regions.positions, taken)
 
         packed_words, packed_regions = real_words.pack(words), real_regions.pack(regions)
-        region_logits = packed_regions.detach() @ codebook.detach().T
+        region_logits = with_past(packed_regions, past).detach() @ codebook.detach().T
         targets = sinkhorn_(region_logits, epsilon, sinkhorn_iterations, taken)
         loss: Tensor = _ConceptCrossEntropy.apply(packed_words, codebook, targets, weights, word_temperature)
         if symmetric:
@@ -138,6 +141,11 @@ def takeable_regions(region_mask: Tensor | None, rows: Tensor, allowed: Tensor |
     return real if allowed is None else real & allowed
 
 
+def with_past(regions: Tensor, past: Tensor | None) -> Tensor:
+    """Regions ``(M, D)`` of a batch and, behind them, those of earlier ones ``(P, D)``."""
+    return regions if past is None else torch.cat([regions, past.to(regions)])
+
+
 class LocalConceptAlignment(nn.Module):
     """Local Concept Alignment with its codebook; needed in training only.
 
@@ -150,6 +158,7 @@ class LocalConceptAlignment(nn.Module):
         epsilon: sharpness of the assignment.
         sinkhorn_iterations: at least 1.
         symmetric: train regions against words, too.
+        queue: how many regions of earlier batches take part in the assignment; :meth:`remember` gives them. 0: none.
 
     Raises:
         CrossAlignError: a size, temperature or number of iterations is not positive.
@@ -167,6 +176,7 @@ class LocalConceptAlignment(nn.Module):
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 2,
         symmetric: bool = False,
+        queue: int = 0,
     ) -> None:
         super().__init__()
         settings = {
@@ -184,11 +194,22 @@ class LocalConceptAlignment(nn.Module):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.symmetric = symmetric
         self.codebook = nn.Parameter(F.normalize(torch.randn(concepts, dim), dim=1))
+        self.queue = UnitQueue(queue, dim) if queue else None
 
     @torch.no_grad()
     def renormalize(self) -> None:
         """Bring the codebook's rows back to unit norm, in place and outside the graph."""
         self.codebook.div_(torch.linalg.vector_norm(self.codebook, dim=1, keepdim=True).clamp_(min=1e-12))
+
+    @property
+    def past(self) -> Tensor | None:
+        """Regions ``(P, D)`` of earlier batches; ``None`` without a queue."""
+        return None if self.queue is None else self.queue.past()
+
+    def remember(self, regions: Tensor, region_mask: Tensor | None = None) -> None:
+        """Put a batch's regions ``(B, R, D)`` into the queue, where there is one: once a step, after its loss."""
+        if self.queue is not None:
+            self.queue.push(regions, region_mask)
 
     def forward(
         self,
@@ -221,4 +242,5 @@ class LocalConceptAlignment(nn.Module):
             symmetric=self.symmetric,
             image_rows=image_rows,
             allowed=allowed,
+            past=self.past,
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from crossalign.alignment.clustering import sinkhorn
-from crossalign.alignment.lca import takeable_regions
+from crossalign.alignment.lca import takeable_regions, with_past
 from crossalign.masking import RealUnits, at_least_float32, masked_mean
 
 __all__ = ["concept_counts", "guide_accuracy", "perplexity", "target_entropy"]
@@ -24,6 +24,7 @@ def target_entropy(
     epsilon: float = 0.05,
     sinkhorn_iterations: int = 2,
     allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Entropy in nats of what Local Concept Alignment asks words to predict: the least that its loss can reach.
 
@@ -32,7 +33,8 @@ def target_entropy(
     """
     regions, words, codebook = map(at_least_float32, (regions, words, codebook))
     real = RealUnits.of(regions, region_mask)
-    assigned = sinkhorn(real.pack(regions) @ codebook.T, epsilon, sinkhorn_iterations)
+    packed = real.pack(regions)
+    assigned = sinkhorn(with_past(packed, past) @ codebook.T, epsilon, sinkhorn_iterations)[: len(packed)]
     entropy = real.unpack(torch.special.entr(assigned).sum(dim=1, keepdim=True)).squeeze(2)
     rows = torch.arange(len(words), device=words.device) if image_rows is None else image_rows
     similarity = torch.bmm(words, regions[rows].transpose(1, 2))

@@ -78,6 +78,11 @@ class LCASettings(Settings):
     frozen_codebook_epochs: int = Field(
         default=1, ge=0, description="epochs in which the codebook is not updated"
     )
+    queue: int = Field(
+        default=0,
+        ge=0,
+        description="regions of earlier batches that take part in balancing the assignment and have no loss; 0: none",
+    )
     correspondence: Correspondence = Field(
         default="learnt",
         description="`learnt`: a word takes the region of its image that is most like it; controls: `shuffled`: of "

@@ -11,7 +11,7 @@ from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
-from crossalign.objective.lca_term import AlignedUnits, aligned_units
+from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.towers import ModelConfig
 
@@ -22,7 +22,7 @@ class Objective(nn.Module):
     """Named, unweighted loss terms of a batch; ``weights`` says how they add up.
 
     Holds what only training needs (LCA's codebook, a caption decoder, temperatures); what inference needs lives in
-    the towers.
+    the towers. A step of training ends with :meth:`end_step`.
 
     Args:
         settings: which terms and how.
@@ -61,6 +61,7 @@ class Objective(nn.Module):
                 epsilon=lca.epsilon,
                 sinkhorn_iterations=lca.sinkhorn_iterations,
                 symmetric=lca.symmetric,
+                queue=lca.queue,
             )
             self.weights["lca"] = lca.weight
         self.cra: ContextualRelationAlignment | None = None
@@ -150,6 +151,11 @@ class Objective(nn.Module):
                 image.context[image_rows], image.mask[image_rows], captions.tokens, captions.mask
             )
         return terms
+
+    def end_step(self, image: Encoding) -> None:
+        """Keep of a training step's images what later ones need: Local Concept Alignment's queue of regions."""
+        if self.lca is not None and self.settings.lca is not None:
+            self.lca.remember(compared_units(self.settings.lca, image), image.mask)
 
     def lca_units(
         self, image: Encoding, text: Encoding, image_rows: Tensor, notes: WordNotes | None

@@ -80,6 +80,7 @@ class Diagnostics(nn.Module):
                 epsilon=lca.epsilon,
                 sinkhorn_iterations=lca.sinkhorn_iterations,
                 allowed=units.allowed,
+                past=lca.past,
             ),
             "lca_region_perplexity": perplexity(self.regions),
             "lca_word_perplexity": perplexity(self.words),

@@ -84,9 +84,11 @@ class _Step(nn.Module):
             boxes = self.model.image_tower.region_boxes(batch.image)
             notes = with_regions(notes, boxes, batch.image_rows, self.rule, image.mask.shape[1])
         terms = self.objective(scores, image, text, batch.image_rows, batch.text, notes)
-        if not inspect:
-            return terms, {}
-        return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows, notes)
+        numbers: dict[str, Tensor] = {}
+        if inspect:
+            numbers = self.diagnostics(self.objective, terms, image, text, batch.image_rows, notes)
+        self.objective.end_step(image)
+        return terms, numbers
 
 
 def train(
