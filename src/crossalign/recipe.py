@@ -164,6 +164,16 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _a_warm_start_comes_before_the_end(self) -> Recipe:
+        lca = self.objective.lca
+        if lca is not None and lca.warm_start and lca.frozen_codebook_epochs >= self.training.epochs:
+            raise ValueError(
+                f"objective.lca.warm_start comes after the {lca.frozen_codebook_epochs} epochs of "
+                f"objective.lca.frozen_codebook_epochs, and training.epochs is {self.training.epochs}; lower the former"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -102,7 +102,11 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-LEVERS = ("objective.lca.queue=70",)
+LEVERS = (
+    "objective.lca.queue=70",
+    "objective.lca.warm_start=true",
+    "objective.lca={warm_start: true, frozen_codebook_epochs: 0}",
+)
 
 
 @pytest.mark.parametrize("lever", LEVERS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from crossalign.settings import Settings
 
@@ -83,12 +83,23 @@ class LCASettings(Settings):
         ge=0,
         description="regions of earlier batches that take part in balancing the assignment and have no loss; 0: none",
     )
+    warm_start: bool = Field(
+        default=False,
+        description="set the codebook by k-means on regions of training images as it begins to be trained, after the "
+        "frozen epochs",
+    )
     correspondence: Correspondence = Field(
         default="learnt",
         description="`learnt`: a word takes the region of its image that is most like it; controls: `shuffled`: of "
         "another image of the batch; `random_codebook`: the codebook stays as it was drawn; `true`: only regions "
         "that show what the word means (synthetic scenes)",
     )
+
+    @model_validator(mode="after")
+    def _a_random_codebook_stays_random(self) -> LCASettings:
+        if self.warm_start and self.correspondence == "random_codebook":
+            raise ValueError("warm_start sets the codebook that correspondence: random_codebook leaves alone")
+        return self
 
 
 class CRASettings(Settings):

@@ -39,6 +39,7 @@ from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.run_folder import check_model, check_place, check_recipe, read_outcome
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
+from crossalign.training.warm_start import begins_warm, warm_start
 from crossalign.training.word_notes import token_notes, with_regions
 
 __all__ = ["TrainingResult", "train"]
@@ -200,6 +201,9 @@ def train(
         while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
             objective.begin_epoch(state.epoch)
             step_module.module.diagnostics.begin_epoch(state.epoch)
+            if state.epoch_step == 0 and begins_warm(objective, state.epoch):
+                sampler.seek(state.epoch)
+                warm_start(objective, model, loader, fabric.device, recipe.seed)
             step_module.train()
             sampler.seek(state.epoch, state.epoch_step)
             mark = time.perf_counter()
