@@ -138,6 +138,23 @@ def test_the_queue_holds_the_regions_that_are_compared() -> None:
     objective().end_step(first)
 
 
+@pytest.mark.parametrize("correspondence", ["learnt", "shuffled"])
+def test_caption_pairs_are_a_term_of_their_own(correspondence: str) -> None:
+    image, text = encoding(4, REGIONS, 2), encoding(5, WORDS, 3)
+    found = objective(caption_pairs=0.25, weight=0.5, correspondence=correspondence)
+    terms = found(image.embedding @ text.embedding.T, image, text, ROWS)
+    assert list(terms) == ["contrastive", "lca", "lca_captions"]
+    assert found.lca is not None
+    # Texts 1 and 3 take words of each other, whatever the regions are.
+    loss = lca_loss(
+        text.locals, text.locals[[1, 3]], found.lca.codebook, text.mask, text.mask[[1, 3]],
+        image_rows=torch.tensor([3, 1]),
+    )  # fmt: skip
+    assert torch.equal(terms["lca_captions"], loss)
+    assert found.weights == {"contrastive": 1.0, "lca": 0.5, "lca_captions": 0.25}
+    assert "lca_captions" not in objective()(image.embedding @ text.embedding.T, image, text, ROWS)
+
+
 def test_the_plain_word_true_is_meant_and_no_other_switch() -> None:
     for value in (True, "true"):
         assert parse_settings(LCASettings, {"correspondence": value}, "x").correspondence == "true"

@@ -174,6 +174,16 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _caption_pairs_need_two_captions(self) -> Recipe:
+        lca, data = self.objective.lca, self.data
+        alone = data.epoch == "images" and data.captions_per_image == 1
+        if lca is not None and lca.caption_pairs > 0 and alone:
+            raise ValueError(
+                "objective.lca.caption_pairs needs two captions of an image; set data.captions_per_image to 2 or more"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from plain_alignment import plain_lca
 from torch import Tensor
 
-from crossalign.alignment import LocalConceptAlignment, lca_loss
+from crossalign.alignment import LocalConceptAlignment, lca_loss, sinkhorn
 from crossalign.errors import CrossAlignError
 
 B, R, W, D, K = 5, 6, 7, 12, 10
@@ -149,6 +149,49 @@ def test_the_module_balances_with_what_it_remembers() -> None:
     plain.remember(first)
     assert plain.state_dict().keys() == {"codebook"}
     assert plain.past is None
+
+
+def test_captions_of_one_image_predict_each_other() -> None:
+    _, _, codebook = batch()
+    words = F.normalize(torch.randn(len(ROWS), W, D, dtype=torch.float64), dim=-1)
+    mask = torch.arange(W) < torch.tensor([3, 1, 2, W, W, 1, 2]).unsqueeze(1)
+    module = make_module(epsilon=0.1, word_temperature=0.2, queue=9, symmetric=True).double().eval()
+    module.remember(words)
+    with torch.no_grad():
+        module.codebook.copy_(codebook)
+    # Texts 0, 2 and 5 are of image 1, texts 3 and 6 of image 4; who takes a word of whom:
+    pairs = [(0, 2), (2, 5), (5, 0), (3, 6), (6, 3)]
+    assigned = sinkhorn(words[mask] @ codebook.T, 0.1, 2)
+    targets = torch.zeros(len(ROWS), W, K, dtype=torch.float64)
+    targets[mask] = assigned
+    terms = []
+    for one, other in pairs:
+        of_text = []
+        for word in words[one][mask[one]]:
+            taken = int((words[other][mask[other]] @ word).argmax())
+            of_text.append(-(targets[other, taken] * (codebook @ word / 0.2).log_softmax(0)).sum())
+        terms.append(sum(of_text) / len(of_text))
+    spoilt = words.masked_fill(~mask.unsqueeze(2), float("nan")).requires_grad_()
+    loss = module.between_captions(spoilt, mask, ROWS)
+    torch.testing.assert_close(loss, sum(terms) / len(terms))
+    loss.backward()
+    assert spoilt.grad is not None
+    assert spoilt.grad[~mask].abs().sum() == 0
+    assert spoilt.grad[[1, 4]].abs().sum() == 0
+    assert all(spoilt.grad[text][mask[text]].abs().sum() > 0 for text in (0, 2, 3, 5, 6))
+    assert module.codebook.grad is not None
+
+
+def test_without_two_captions_of_an_image_the_term_is_zero() -> None:
+    _, words, _ = batch(torch.float32)
+    words.requires_grad_()
+    module = make_module()
+    for mask in (None, WORD_MASK):
+        loss = module.between_captions(words, mask, torch.arange(B))
+        loss.backward()
+        assert loss == 0
+    assert words.grad is not None
+    assert words.grad.abs().sum() == 0
 
 
 def test_where_every_region_may_be_taken_nothing_changes() -> None:

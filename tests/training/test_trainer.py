@@ -106,6 +106,8 @@ LEVERS = (
     "objective.lca.queue=70",
     "objective.lca.warm_start=true",
     "objective.lca={warm_start: true, frozen_codebook_epochs: 0}",
+    "objective.lca={caption_pairs: 0.5, symmetric: true, queue: 30}",
+    "objective.lca.correspondence=shuffled",
 )
 
 

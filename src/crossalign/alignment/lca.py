@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from crossalign.alignment.clustering import sinkhorn_
+from crossalign.alignment.pairing import caption_pairs
 from crossalign.alignment.queue import UnitQueue
 from crossalign.errors import CrossAlignError
 from crossalign.masking import RealUnits, at_least_float32
@@ -243,4 +244,24 @@ class LocalConceptAlignment(nn.Module):
             image_rows=image_rows,
             allowed=allowed,
             past=self.past,
+        )
+
+    def between_captions(self, words: Tensor, word_mask: Tensor | None, image_rows: Tensor) -> Tensor:
+        """The same loss with another caption of the image in the place of the image's regions.
+
+        Every word takes the most similar word of the caption that :func:`~crossalign.alignment.pairing.caption_pairs`
+        names and predicts its assignment; all words of the batch are assigned together. Arguments as for
+        :meth:`forward`, which has renormalised the codebook; zero where no image has several captions.
+        """
+        first, second = caption_pairs(image_rows)
+        return lca_loss(
+            words,
+            words.index_select(0, first),
+            self.codebook.clone(),
+            word_mask,
+            None if word_mask is None else word_mask.index_select(0, first),
+            word_temperature=self.word_temperature,
+            epsilon=self.epsilon,
+            sinkhorn_iterations=self.sinkhorn_iterations,
+            image_rows=second,
         )

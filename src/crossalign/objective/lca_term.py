@@ -14,7 +14,7 @@ from crossalign.encoding import Encoding
 from crossalign.normalization import unit_norm
 from crossalign.objective.settings import LCASettings
 
-__all__ = ["AlignedUnits", "aligned_units", "compared_units"]
+__all__ = ["AlignedUnits", "aligned_units", "compared_units", "compared_words"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ def compared_units(settings: LCASettings, encoding: Encoding) -> Tensor:
     return unit_norm(encoding.context) if settings.units == "context" else encoding.locals
 
 
+def compared_words(text: Encoding, notes: WordNotes | None) -> Tensor:
+    """Which of the texts' units ``(B, N)`` are compared."""
+    return text.mask
+
+
 def aligned_units(
     settings: LCASettings, image: Encoding, text: Encoding, image_rows: Tensor, notes: WordNotes | None
 ) -> AlignedUnits:
@@ -43,7 +48,7 @@ def aligned_units(
         image_rows: ``(B,)`` row of each text's image.
         notes: what is known of the captions' tokens; needed where ``settings`` ask for it.
     """
-    word_mask, allowed = text.mask, None
+    word_mask, allowed = compared_words(text, notes), None
     if settings.correspondence == "shuffled":
         shuffled = other_images(image_rows, len(image.mask))
         word_mask = word_mask & (shuffled != image_rows).unsqueeze(1)

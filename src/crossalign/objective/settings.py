@@ -88,6 +88,11 @@ class LCASettings(Settings):
         description="set the codebook by k-means on regions of training images as it begins to be trained, after the "
         "frozen epochs",
     )
+    caption_pairs: Weight = Field(
+        default=0.0,
+        description="factor in the total of the term `lca_captions`, the same alignment between the words of two "
+        "captions of one image; 0: without",
+    )
     correspondence: Correspondence = Field(
         default="learnt",
         description="`learnt`: a word takes the region of its image that is most like it; controls: `shuffled`: of "

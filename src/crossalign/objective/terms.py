@@ -11,7 +11,7 @@ from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
-from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units
+from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units, compared_words
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.towers import ModelConfig
 
@@ -64,6 +64,8 @@ class Objective(nn.Module):
                 queue=lca.queue,
             )
             self.weights["lca"] = lca.weight
+            if lca.caption_pairs > 0:
+                self.weights["lca_captions"] = lca.caption_pairs
         self.cra: ContextualRelationAlignment | None = None
         if (cra := settings.cra) is not None:
             self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
@@ -132,6 +134,9 @@ class Objective(nn.Module):
                 units.image_rows,
                 units.allowed,
             )
+            if "lca_captions" in self.weights:
+                told = compared_words(text, notes)
+                terms["lca_captions"] = self.lca.between_captions(units.words, told, image_rows)
         if self.cra is not None:
             terms["cra"] = self.cra(
                 image.aux["guide"],
