@@ -138,6 +138,38 @@ def test_the_queue_holds_the_regions_that_are_compared() -> None:
     objective().end_step(first)
 
 
+def test_words_of_other_classes_are_neither_aligned_nor_counted() -> None:
+    image, text = encoding(4, REGIONS, 2), encoding(5, WORDS, 3)
+    chosen = known()[..., 0]
+    found = objective(words="nouns", caption_pairs=1.0)
+    assert found.lca is not None
+    notes = WordNotes(chosen=chosen)
+    terms = found(image.embedding @ text.embedding.T, image, text, ROWS, None, notes)
+    told = text.mask & chosen
+    assert told.any()
+    assert not torch.equal(told, text.mask)
+    loss = lca_loss(image.locals, text.locals, found.lca.codebook, image.mask, told, image_rows=ROWS)
+    assert torch.equal(terms["lca"], loss)
+    assert torch.equal(terms["lca_captions"], found.lca.between_captions(text.locals, told, ROWS))
+    diagnostics = Diagnostics(found)
+    diagnostics(found, terms, image, text, ROWS, notes)
+    assert diagnostics.words.sum() == told.sum()
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [("nouns", ("nouns",)), (["verbs", "numerals"], ("verbs", "numerals")), ("all", ("all",))],
+)
+def test_a_class_or_a_list_of_them_is_a_setting(words: object, kept: tuple[str, ...]) -> None:
+    assert parse_settings(LCASettings, {"words": words}, "x").words == kept
+
+
+@pytest.mark.parametrize("words", [[], ["all", "nouns"], ["nouns", "nouns"], "pronouns", True])
+def test_other_classes_are_refused(words: object) -> None:
+    with pytest.raises(CrossAlignError, match="words"):
+        parse_settings(LCASettings, {"words": words}, "x")
+
+
 @pytest.mark.parametrize("correspondence", ["learnt", "shuffled"])
 def test_caption_pairs_are_a_term_of_their_own(correspondence: str) -> None:
     image, text = encoding(4, REGIONS, 2), encoding(5, WORDS, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,19 @@ from crossalign.data.loading import PairSampler, TrainingLoader
 from crossalign.data.scenes import SceneTruth
 from crossalign.data.scenes.make import make_scenes
 from crossalign.data.token_table import TokenTable
+from crossalign.data.word_classes import ClassifiedWord, WordClass
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.region_match import pointing_regions, regions_of_words
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.sources import Sources
+from crossalign.training import word_notes
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
 from crossalign.training.word_notes import token_notes, with_regions
+
+CLASSES: dict[str, WordClass] = {"circle": "nouns", "square": "nouns", "red": "adjectives", "a": "adjectives"}
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +94,64 @@ def test_training_with_true_regions_learns_from_them(scenes: Path, tmp_path: Pat
     assert all(0 < value < 10 for value in true)
     assert true[0] != learnt[0]
     assert load_checkpoint(tmp_path / "true" / "checkpoints" / "last.ckpt")["state"]["epoch"] == 1
+
+
+class OneTokenALetter:
+    """Stands for a tower whose tokens are parts of words, between special ones."""
+
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        return [(0, 0), *((place, place + 1) for place in range(len(text))), (0, 0)]
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_tokens_belong_to_the_class_of_their_word(
+    scenes: Path, monkeypatch: pytest.MonkeyPatch, parts: bool
+) -> None:
+    def classes(texts: Sequence[str]) -> Iterator[list[ClassifiedWord]]:
+        for text in texts:
+            words = re.finditer(r"\w+", text)
+            yield [
+                ClassifiedWord(word.start(), word.end(), CLASSES.get(word.group(), "verbs")) for word in words
+            ]
+
+    monkeypatch.setattr(word_notes, "classified_words", classes)
+    recipe = recipe_of(
+        scenes, "objective.lca.correspondence=learnt", "objective.lca.words=[nouns, adjectives]"
+    )
+    sources = Sources.open(scenes)
+    model = assemble_model(recipe, sources)
+    split, *_ = sources.split(model, "train")
+    if parts:
+        monkeypatch.setattr(model.text_tower, "offsets", OneTokenALetter().offsets)
+    notes = token_notes(recipe.objective, model, sources, split)
+    assert notes is not None
+    assert notes.objects is None
+    captions, named = np.arange(20), 0
+    chosen = notes(captions, 250).chosen
+    assert chosen is not None
+    for caption in captions:
+        text = split.texts[caption]
+        offsets = model.text_tower.offsets(text)
+        expected = [False] * 250
+        for token, (start, end) in enumerate(offsets):
+            around = [word for word in re.finditer(r"\w+", text) if word.start() < end and word.end() > start]
+            expected[token] = end > start and any(word.group() in CLASSES for word in around)
+        assert chosen[caption].tolist() == expected
+        named += sum(expected)
+    assert named > 20
+
+
+def test_a_run_may_align_nouns_alone(toy: Path, tmp_path: Path) -> None:
+    pytest.importorskip("HanTa")
+    losses = []
+    for words in ("nouns", "[adjectives, nouns, verbs, numerals]", "all"):
+        recipe = load_recipe(toy, [f"objective.lca.words={words}", "training.epochs=1"])
+        train(recipe, tmp_path / words, progress=False)
+        events = read_metrics(tmp_path / words / "metrics.jsonl")
+        losses.append([event["lca"] for event in events if event["kind"] == "train"])
+    assert losses[0] != losses[1]
+    assert losses[0] != losses[2]
+    assert all(value > 0 for value in losses[0])
 
 
 def test_where_nothing_is_asked_nothing_is_made(scenes: Path) -> None:

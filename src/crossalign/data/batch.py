@@ -71,10 +71,12 @@ class WordNotes(_Movable):
         objects: ``(B, W, 4)`` box ``x0 y0 x1 y1`` of the object that each token means, relative to the image; all
             zero where it means none.
         regions: ``(B, W, R)`` bool, which regions of the caption's image show that object.
+        chosen: ``(B, W)`` bool, tokens of words of the classes asked for.
     """
 
     objects: Tensor | None = None
     regions: Tensor | None = None
+    chosen: Tensor | None = None
 
 
 @dataclass

@@ -36,7 +36,9 @@ def compared_units(settings: LCASettings, encoding: Encoding) -> Tensor:
 
 def compared_words(text: Encoding, notes: WordNotes | None) -> Tensor:
     """Which of the texts' units ``(B, N)`` are compared."""
-    return text.mask
+    if notes is None or notes.chosen is None:
+        return text.mask
+    return text.mask & _of_units(notes.chosen, text)
 
 
 def aligned_units(

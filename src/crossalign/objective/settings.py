@@ -18,6 +18,10 @@ __all__ = [
     "ObjectiveSettings",
 ]
 
+Words = Annotated[
+    tuple[Literal["all", "nouns", "adjectives", "verbs", "numerals"], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 Weight = Annotated[float, Field(ge=0.0)]
 # YAML reads the plain word as a switch.
 Correspondence = Annotated[
@@ -75,6 +79,12 @@ class LCASettings(Settings):
         default="locals",
         description="what is aligned: units before context, as in the paper, or those the embedding is made of",
     )
+    words: Words = Field(
+        default=("all",),
+        min_length=1,
+        description="classes of the words that are aligned, one or a list; all but `all` need English captions and the "
+        "extra `tagger`",
+    )
     frozen_codebook_epochs: int = Field(
         default=1, ge=0, description="epochs in which the codebook is not updated"
     )
@@ -99,6 +109,12 @@ class LCASettings(Settings):
         "another image of the batch; `random_codebook`: the codebook stays as it was drawn; `true`: only regions "
         "that show what the word means (synthetic scenes)",
     )
+
+    @model_validator(mode="after")
+    def _all_words_stand_alone(self) -> LCASettings:
+        if len(set(self.words)) < len(self.words) or ("all" in self.words and len(self.words) > 1):
+            raise ValueError(f"words: {', '.join(self.words)}: name a class once, and nothing beside all")
+        return self
 
     @model_validator(mode="after")
     def _a_random_codebook_stays_random(self) -> LCASettings:

@@ -13,13 +13,17 @@ from crossalign.data.batch import WordNotes
 from crossalign.data.collection import Split
 from crossalign.data.scenes import SceneTruth, WordTruth
 from crossalign.data.token_table import TokenTable
+from crossalign.data.word_classes import classified_words
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.region_match import Rule, pointing_regions, regions_that_show
+from crossalign.evaluation.region_match import Rule, Span, pointing_regions, regions_that_show
 from crossalign.model import RetrievalModel
 from crossalign.objective import ObjectiveSettings
 from crossalign.sources import Sources
 
 __all__ = ["TokenNotes", "token_notes", "with_regions"]
+
+# First and last-plus-one character of each token of a caption.
+Offsets = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,18 @@ class TokenNotes:
 
     Attributes:
         objects: ``(4,)`` box of the object that a token means; None where nobody asks.
+        chosen: bool, whether a token belongs to a word of the classes asked for; None where all do.
     """
 
     objects: TokenTable | None = None
+    chosen: TokenTable | None = None
 
     def __call__(self, captions: np.ndarray, width: int) -> WordNotes:
         """Notes on these captions, ``width`` tokens wide."""
-        return WordNotes(objects=None if self.objects is None else self.objects.batch(captions, width))
+        return WordNotes(
+            objects=None if self.objects is None else self.objects.batch(captions, width),
+            chosen=None if self.chosen is None else self.chosen.batch(captions, width),
+        )
 
 
 def token_notes(
@@ -43,11 +52,31 @@ def token_notes(
     """What ``objective`` asks to know about the tokens of the split's captions; None where it is nothing.
 
     Raises:
-        CrossAlignError: it cannot be known of this collection.
+        CrossAlignError: it cannot be known of this collection, or a package that it needs is not installed.
     """
     lca = objective.lca
-    if lca is None or lca.correspondence != "true":
+    if lca is None or (lca.correspondence != "true" and lca.words == ("all",)):
         return None
+    offsets = [model.text_tower.offsets(text) for text in split.texts]
+    return TokenNotes(
+        objects=_object_table(model, sources, split, offsets) if lca.correspondence == "true" else None,
+        chosen=None if lca.words == ("all",) else _class_table(lca.words, split, offsets),
+    )
+
+
+def _class_table(classes: Sequence[str], split: Split, offsets: Sequence[Offsets]) -> TokenTable:
+    """Whether each token shares a character with a word of one of these classes."""
+    rows = []
+    for tokens, words in zip(offsets, classified_words(split.texts), strict=True):
+        chosen = [word for word in words if word.word_class in classes]
+        rows.append(np.array([any(_meet(token, word) for word in chosen) for token in tokens], bool))
+    return TokenTable.of(rows)
+
+
+def _object_table(
+    model: RetrievalModel, sources: Sources, split: Split, offsets: Sequence[Offsets]
+) -> TokenTable:
+    """The box of the object that each token means."""
     try:
         truth = SceneTruth.load(sources.collection)
     except CrossAlignError as error:
@@ -59,13 +88,11 @@ def token_notes(
             "objective.lca.correspondence: true: a photo's cells are known where the whole photo is seen; set "
             "model.image.backbones' input to resize: squash, or train on data.image_features"
         )
-    return TokenNotes(
-        objects=TokenTable.of(
-            [
-                _boxes(model.text_tower.offsets(text), truth.words(caption_id))
-                for caption_id, text in zip(split.caption_ids, split.texts, strict=True)
-            ]
-        )
+    return TokenTable.of(
+        [
+            _boxes(tokens, truth.words(caption_id))
+            for caption_id, tokens in zip(split.caption_ids, offsets, strict=True)
+        ]
     )
 
 
@@ -88,12 +115,17 @@ def with_regions(notes: WordNotes, boxes: Tensor, image_rows: Tensor, rule: Rule
     return replace(notes, regions=F.pad(right, (0, count - right.shape[2])))
 
 
-def _boxes(offsets: Sequence[tuple[int, int]], words: Sequence[WordTruth]) -> np.ndarray:
+def _meet(token: tuple[int, int], word: Span) -> bool:
+    """Whether they share a character."""
+    return max(token[0], word.start) < min(token[1], word.end)
+
+
+def _boxes(offsets: Offsets, words: Sequence[WordTruth]) -> np.ndarray:
     """The object's box of each token, ``(W, 4)`` float32: that of the first known word it shares a character with."""
     boxes = np.zeros((len(offsets), 4), np.float32)
-    for row, (start, end) in zip(boxes, offsets, strict=True):
+    for row, token in zip(boxes, offsets, strict=True):
         for word in words:
-            if max(start, word.start) < min(end, word.end):
+            if _meet(token, word):
                 row[:] = word.box
                 break
     return boxes
