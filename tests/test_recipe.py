@@ -135,3 +135,10 @@ def test_a_damaged_recipe_gives_one_line(tmp_path: Path, text: str, message: str
 def test_an_unknown_name_lists_the_recipes() -> None:
     with pytest.raises(CrossAlignError, match="flickr8k-vse-infinity"):
         load_recipe("flickr9k")
+
+
+def test_caption_pairs_need_an_image_with_two_captions() -> None:
+    changes = ["data.epoch=images", "objective.lca.caption_pairs=0.5"]
+    with pytest.raises(CrossAlignError, match=r"caption_pairs .* set data\.captions_per_image to 2 or more"):
+        load_recipe("flickr8k-vse-selfalign", [*changes, "data.captions_per_image=1"])
+    load_recipe("flickr8k-vse-selfalign", [*changes, "data.captions_per_image=2"])

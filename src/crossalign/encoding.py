@@ -22,7 +22,8 @@ class Encoding:
         unimodal: ``(B, D)`` embedding for retrieval within the modality, where a head for it exists.
         aux: named tensors that a head hands to the objective. ``guide`` ``(B, D)`` and ``keys`` ``(B, N, D)`` come
             from the context head and feed Contextual Relation Alignment; ``summary_logits`` ``(B, N, V)`` come from
-            CAMERA's image encoder and feed the diversity loss.
+            CAMERA's image encoder and feed the diversity loss; ``places`` ``(B, N)`` int64 say which token each word
+            is, where dropped ones have left their places.
     """
 
     embedding: Tensor

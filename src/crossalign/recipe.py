@@ -154,6 +154,36 @@ class Recipe(Settings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _known_regions_stay_where_they_are(self) -> Recipe:
+        lca = self.objective.lca
+        if lca is not None and lca.correspondence == "true" and (self.data.flip > 0 or self.data.crop < 1):
+            raise ValueError(
+                "objective.lca.correspondence: true knows where things are in the whole photo; leave out data.flip "
+                "(0) and data.crop (1)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_warm_start_comes_before_the_end(self) -> Recipe:
+        lca = self.objective.lca
+        if lca is not None and lca.warm_start and lca.frozen_codebook_epochs >= self.training.epochs:
+            raise ValueError(
+                f"objective.lca.warm_start comes after the {lca.frozen_codebook_epochs} epochs of "
+                f"objective.lca.frozen_codebook_epochs, and training.epochs is {self.training.epochs}; lower the former"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _caption_pairs_need_two_captions(self) -> Recipe:
+        lca, data = self.objective.lca, self.data
+        alone = data.epoch == "images" and data.captions_per_image == 1
+        if lca is not None and lca.caption_pairs > 0 and alone:
+            raise ValueError(
+                "objective.lca.caption_pairs needs two captions of an image; set data.captions_per_image to 2 or more"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -30,17 +30,24 @@ def plain_lca(
     iterations: int = 2,
     symmetric: bool = False,
     image_rows: Tensor | None = None,
+    allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Local Concept Alignment, a loop over texts and their words."""
     batch = len(words)
+    if allowed is not None:
+        rows = torch.arange(batch) if image_rows is None else image_rows
+        may = allowed if region_mask is None else allowed & region_mask[rows].unsqueeze(1)
+        word_mask = may.any(dim=2) if word_mask is None else word_mask & may.any(dim=2)
     image_of = list(range(batch)) if image_rows is None else image_rows.tolist()
     seen = [regions[i] if region_mask is None else regions[i][region_mask[i]] for i in range(len(regions))]
     real_regions = [seen[image_of[i]] for i in range(batch)]
     real_words = [words[i] if word_mask is None else words[i][word_mask[i]] for i in range(batch)]
     pairs = [i for i in range(batch) if len(real_regions[i]) and len(real_words[i])]
     with torch.no_grad():
-        image_targets = plain_sinkhorn(torch.cat(seen) @ codebook.T, epsilon, iterations).split(
-            [len(item) for item in seen]
+        assigned = [*seen, codebook.new_zeros(0, codebook.shape[1]) if past is None else past]
+        image_targets = plain_sinkhorn(torch.cat(assigned) @ codebook.T, epsilon, iterations).split(
+            [len(item) for item in assigned]
         )
         region_targets = [image_targets[image_of[i]] for i in range(batch)]
         used_words = [real_words[i] for i in pairs]
@@ -51,7 +58,13 @@ def plain_lca(
     for place, i in enumerate(pairs):
         image = codebook.new_zeros(())
         for w, word in enumerate(real_words[i]):
-            r = int((real_regions[i] @ word).argmax())
+            similarity = real_regions[i] @ word
+            if allowed is not None:
+                place_of_word = word_mask[i].nonzero()[w, 0]  # type: ignore[index]
+                real = allowed[i, place_of_word]
+                real = real if region_mask is None else real[region_mask[image_of[i]]]
+                similarity = similarity.masked_fill(~real, -torch.inf)
+            r = int(similarity.argmax())
             predicted = (codebook @ word / word_temperature).log_softmax(dim=0)
             term = -(region_targets[i][r] * predicted).sum()
             if symmetric:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from plain_alignment import plain_lca
 from torch import Tensor
 
-from crossalign.alignment import LocalConceptAlignment, lca_loss
+from crossalign.alignment import LocalConceptAlignment, lca_loss, sinkhorn
 from crossalign.errors import CrossAlignError
 
 B, R, W, D, K = 5, 6, 7, 12, 10
@@ -88,6 +88,119 @@ def test_texts_of_one_image_share_its_regions(region_mask: Tensor | None, symmet
     )
     for ours, plain in zip(result, expected, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("region_mask", [None, REGION_MASK], ids=["all", "front"])
+def test_words_take_only_what_they_may(region_mask: Tensor | None, symmetric: bool) -> None:
+    regions, _, codebook = batch()
+    words = F.normalize(torch.randn(len(ROWS), W, D, dtype=torch.float64), dim=-1)
+    mask = torch.arange(W) < torch.tensor([3, 1, 2, W, W, 1, 2]).unsqueeze(1)
+    allowed = torch.rand(len(ROWS), W, R, generator=torch.Generator().manual_seed(5)) < 0.3
+    allowed[2] = False  # a whole text without a known region
+    settings = {"symmetric": symmetric, "image_rows": ROWS, "allowed": allowed}
+    result = with_gradients(lca_loss, (regions, words, codebook), region_mask, mask, **settings)
+    expected = with_gradients(
+        plain_lca, (regions, words, codebook), region_mask, mask, iterations=2, **settings
+    )
+    for ours, plain in zip(result, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    nothing = allowed.any(dim=2) if region_mask is None else (allowed & region_mask[ROWS, None]).any(dim=2)
+    assert result[2][~nothing].abs().sum() == 0
+    free = with_gradients(lca_loss, (regions, words, codebook), region_mask, mask, image_rows=ROWS)
+    assert not torch.isclose(result[0], free[0])
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("region_mask", [None, SCATTERED], ids=["all", "scattered"])
+def test_past_regions_balance_the_assignment_and_have_no_loss(
+    region_mask: Tensor | None, symmetric: bool
+) -> None:
+    regions, words, codebook = batch()
+    past = F.normalize(codebook[:2].repeat(20, 1) + 0.1 * torch.randn(40, D, dtype=torch.float64), dim=1)
+    past.requires_grad_()
+    settings = {"symmetric": symmetric, "past": past}
+    result = with_gradients(lca_loss, (regions, words, codebook), region_mask, WORD_MASK, **settings)
+    expected = with_gradients(
+        plain_lca, (regions, words, codebook), region_mask, WORD_MASK, iterations=2, **settings
+    )
+    for ours, plain in zip(result, expected, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-10, atol=1e-10)
+    assert past.grad is None
+    without = with_gradients(lca_loss, (regions, words, codebook), region_mask, WORD_MASK)
+    assert not torch.isclose(result[0], without[0])
+    nothing = lca_loss(regions, words, codebook, region_mask, WORD_MASK, past=past[:0])
+    assert torch.equal(nothing, lca_loss(regions, words, codebook, region_mask, WORD_MASK))
+
+
+def test_the_module_balances_with_what_it_remembers() -> None:
+    (first, _, _), (second, words, _) = batch(torch.float32, 1), batch(torch.float32, 2)
+    module = make_module(queue=50)
+    settings = {"word_mask": WORD_MASK, "past": first[REGION_MASK]}
+    assert torch.equal(module(second, words), lca_loss(second, words, module.codebook))
+    module.remember(first.masked_fill(~REGION_MASK.unsqueeze(2), float("nan")), REGION_MASK)
+    loss = module(second, words, word_mask=WORD_MASK)
+    torch.testing.assert_close(loss, lca_loss(second, words, module.codebook, **settings))
+    loss.backward()
+    other = make_module(queue=50)
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(other(second, words), module(second, words))
+    plain = make_module()
+    plain.remember(first)
+    assert plain.state_dict().keys() == {"codebook"}
+    assert plain.past is None
+
+
+def test_captions_of_one_image_predict_each_other() -> None:
+    _, _, codebook = batch()
+    words = F.normalize(torch.randn(len(ROWS), W, D, dtype=torch.float64), dim=-1)
+    mask = torch.arange(W) < torch.tensor([3, 1, 2, W, W, 1, 2]).unsqueeze(1)
+    module = make_module(epsilon=0.1, word_temperature=0.2, queue=9, symmetric=True).double().eval()
+    module.remember(words)
+    with torch.no_grad():
+        module.codebook.copy_(codebook)
+    # Texts 0, 2 and 5 are of image 1, texts 3 and 6 of image 4; who takes a word of whom:
+    pairs = [(0, 2), (2, 5), (5, 0), (3, 6), (6, 3)]
+    assigned = sinkhorn(words[mask] @ codebook.T, 0.1, 2)
+    targets = torch.zeros(len(ROWS), W, K, dtype=torch.float64)
+    targets[mask] = assigned
+    terms = []
+    for one, other in pairs:
+        of_text = []
+        for word in words[one][mask[one]]:
+            taken = int((words[other][mask[other]] @ word).argmax())
+            of_text.append(-(targets[other, taken] * (codebook @ word / 0.2).log_softmax(0)).sum())
+        terms.append(sum(of_text) / len(of_text))
+    spoilt = words.masked_fill(~mask.unsqueeze(2), float("nan")).requires_grad_()
+    loss = module.between_captions(spoilt, mask, ROWS)
+    torch.testing.assert_close(loss, sum(terms) / len(terms))
+    loss.backward()
+    assert spoilt.grad is not None
+    assert spoilt.grad[~mask].abs().sum() == 0
+    assert spoilt.grad[[1, 4]].abs().sum() == 0
+    assert all(spoilt.grad[text][mask[text]].abs().sum() > 0 for text in (0, 2, 3, 5, 6))
+    assert module.codebook.grad is not None
+
+
+def test_without_two_captions_of_an_image_the_term_is_zero() -> None:
+    _, words, _ = batch(torch.float32)
+    words.requires_grad_()
+    module = make_module()
+    for mask in (None, WORD_MASK):
+        loss = module.between_captions(words, mask, torch.arange(B))
+        loss.backward()
+        assert loss == 0
+    assert words.grad is not None
+    assert words.grad.abs().sum() == 0
+
+
+def test_where_every_region_may_be_taken_nothing_changes() -> None:
+    tensors = batch(torch.float32)
+    everything = torch.ones(B, W, R, dtype=torch.bool)
+    for mask in (None, REGION_MASK):
+        free = with_gradients(lca_loss, tensors, mask, WORD_MASK)
+        allowed = with_gradients(lca_loss, tensors, mask, WORD_MASK, allowed=everything)
+        assert all(torch.equal(one, two) for one, two in zip(free, allowed, strict=True))
 
 
 def test_images_that_stand_once_give_the_loss_of_repeated_ones() -> None:

@@ -27,6 +27,17 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
     return units(U, R, D), units(B, W, D, seed=1), units(K, D, seed=2)
 
 
+def test_target_entropy_counts_past_regions_and_allowed_ones() -> None:
+    torch.manual_seed(1)
+    regions, words = (F.normalize(torch.randn(2, n, D), dim=2) for n in (3, 2))
+    codebook, past = F.normalize(torch.randn(K, D), dim=1), F.normalize(torch.randn(9, D), dim=1)
+    allowed = torch.tensor([[[0, 0, 1], [1, 0, 0]], [[0, 0, 0], [0, 1, 0]]], dtype=torch.bool)
+    assigned = sinkhorn(torch.cat([regions.flatten(0, 1), past]) @ codebook.T)
+    entropy = torch.special.entr(assigned).sum(dim=1)
+    found = target_entropy(regions, words, codebook, allowed=allowed, past=past)
+    torch.testing.assert_close(found, ((entropy[2] + entropy[0]) / 2 + entropy[4]) / 2)
+
+
 def test_target_entropy_equals_plain_loops() -> None:
     regions, words, codebook = batch()
     places = [(image, region) for image in range(U) for region in range(R) if REGIONS[image, region]]

@@ -102,6 +102,53 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+LEVERS = (
+    "objective.lca.queue=70",
+    "objective.lca.warm_start=true",
+    "objective.lca={warm_start: true, frozen_codebook_epochs: 0}",
+    "objective.lca={caption_pairs: 0.5, symmetric: true, queue: 30}",
+    "objective.lca.correspondence=shuffled",
+)
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 8])
+def test_levers_of_lca_resume_bit_for_bit_and_change_the_run(
+    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lever: str, steps: int
+) -> None:
+    recipe = load_recipe(toy, [lever, "training.checkpoint_every=1"])
+    train(recipe, tmp_path / "whole", progress=False)
+    real, saved = trainer.save_checkpoint, 0
+
+    class StopError(Exception):
+        pass
+
+    def interrupting(path: Path, state: dict[str, Any]) -> None:
+        nonlocal saved
+        real(path, state)
+        saved += 1
+        if saved == steps:
+            raise StopError
+
+    monkeypatch.setattr(trainer, "save_checkpoint", interrupting)
+    with pytest.raises(StopError):
+        train(recipe, tmp_path / "parts", progress=False)
+    monkeypatch.undo()
+    torch.manual_seed(999)
+    train(recipe, tmp_path / "parts", resume="auto", progress=False)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    train(load_recipe(toy), tmp_path / "plain", progress=False)
+    last, plain = (
+        [
+            event["lca"]
+            for event in read_metrics(tmp_path / run / "metrics.jsonl")
+            if event["kind"] == "train"
+        ][-1]
+        for run in ("whole", "plain")
+    )
+    assert last != plain
+
+
 def test_a_finished_run_is_left_alone_and_never_overwritten(toy: Path, tmp_path: Path) -> None:
     recipe = load_recipe(toy)
     first = train(recipe, tmp_path / "run", progress=False)

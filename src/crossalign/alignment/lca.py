@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from crossalign.alignment.clustering import sinkhorn_
+from crossalign.alignment.pairing import caption_pairs
+from crossalign.alignment.queue import UnitQueue
 from crossalign.errors import CrossAlignError
 from crossalign.masking import RealUnits, at_least_float32
 
@@ -61,6 +63,8 @@ def lca_loss(
     sinkhorn_iterations: int = 2,
     symmetric: bool = False,
     image_rows: Tensor | None = None,
+    allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Predict the concepts of the region that a word names from the word.
 
@@ -70,8 +74,8 @@ def lca_loss(
     (Zhuang et al., arXiv 2308.14009), section III-B.
 
     A text without a real word or one whose image has no real region has nothing to align and is left out of the
-    mean; a batch of nothing else gives zero. Everything is computed in float32 (float64 for float64 inputs),
-    also under autocast.
+    mean, and so is a word that may take no region; a batch of nothing else gives zero. Everything is computed in
+    float32 (float64 for float64 inputs), also under autocast.
 
     Args:
         regions: ``(U, R, D)`` unit norm.
@@ -85,6 +89,8 @@ def lca_loss(
         symmetric: also predict each word's assignment from the region it took, and average both directions.
         image_rows: ``(B,)`` row of the image that each text describes, so that an image of several texts counts
             once in the assignment; ``None``: text i describes image i.
+        allowed: ``(B, W, R)`` bool, the regions of its image that each word may take; ``None``: all of them.
+        past: ``(P, D)`` regions of earlier batches, unit norm, that take part in the assignment and no more.
 
     Returns:
         Scalar. Gradients reach ``words`` and ``codebook``, with ``symmetric`` ``regions`` as well.
@@ -94,10 +100,10 @@ def lca_loss(
         rows = torch.arange(len(words), device=words.device) if image_rows is None else image_rows
         own = regions.detach() if image_rows is None else regions.detach().index_select(0, rows)
         similarity = torch.bmm(words.detach(), own.transpose(1, 2))
-        if region_mask is not None:
-            own_mask = region_mask.index_select(0, rows)
-            similarity.masked_fill_(~own_mask.unsqueeze(1), -torch.inf)
-            alignable = own_mask.any(dim=1, keepdim=True).expand(-1, words.shape[1])
+        candidates = takeable_regions(region_mask, rows, allowed)
+        if candidates is not None:
+            similarity.masked_fill_(~candidates, -torch.inf)
+            alignable = candidates.any(dim=2).expand(-1, words.shape[1])
             word_mask = alignable if word_mask is None else word_mask & alignable
         real_regions = RealUnits.of(regions, region_mask)
         real_words = RealUnits.of(words, word_mask)
@@ -113,7 +119,7 @@ def lca_loss(
             taken = torch.searchsorted(real_regions.positions, taken)
 
         packed_words, packed_regions = real_words.pack(words), real_regions.pack(regions)
-        region_logits = packed_regions.detach() @ codebook.detach().T
+        region_logits = with_past(packed_regions, past).detach() @ codebook.detach().T
         targets = sinkhorn_(region_logits, epsilon, sinkhorn_iterations, taken)
         loss: Tensor = _ConceptCrossEntropy.apply(packed_words, codebook, targets, weights, word_temperature)
         if symmetric:
@@ -123,6 +129,22 @@ def lca_loss(
             reverse: Tensor = _ConceptCrossEntropy.apply(chosen, codebook, targets, weights, word_temperature)
             loss = (loss + reverse) / 2
         return loss
+
+
+def takeable_regions(region_mask: Tensor | None, rows: Tensor, allowed: Tensor | None) -> Tensor | None:
+    """The regions that a text's words may take, ``(B, W, R)`` or ``(B, 1, R)`` bool: real ones that are ``allowed``.
+
+    ``None`` where all are. For the arguments see :func:`lca_loss`; ``rows`` is ``image_rows``.
+    """
+    if region_mask is None:
+        return allowed
+    real = region_mask.index_select(0, rows).unsqueeze(1)
+    return real if allowed is None else real & allowed
+
+
+def with_past(regions: Tensor, past: Tensor | None) -> Tensor:
+    """Regions ``(M, D)`` of a batch and, behind them, those of earlier ones ``(P, D)``."""
+    return regions if past is None else torch.cat([regions, past.to(regions)])
 
 
 class LocalConceptAlignment(nn.Module):
@@ -137,6 +159,7 @@ class LocalConceptAlignment(nn.Module):
         epsilon: sharpness of the assignment.
         sinkhorn_iterations: at least 1.
         symmetric: train regions against words, too.
+        queue: how many regions of earlier batches take part in the assignment; :meth:`remember` gives them. 0: none.
 
     Raises:
         CrossAlignError: a size, temperature or number of iterations is not positive.
@@ -154,6 +177,7 @@ class LocalConceptAlignment(nn.Module):
         epsilon: float = 0.05,
         sinkhorn_iterations: int = 2,
         symmetric: bool = False,
+        queue: int = 0,
     ) -> None:
         super().__init__()
         settings = {
@@ -171,11 +195,22 @@ class LocalConceptAlignment(nn.Module):
         self.sinkhorn_iterations = sinkhorn_iterations
         self.symmetric = symmetric
         self.codebook = nn.Parameter(F.normalize(torch.randn(concepts, dim), dim=1))
+        self.queue = UnitQueue(queue, dim) if queue else None
 
     @torch.no_grad()
     def renormalize(self) -> None:
         """Bring the codebook's rows back to unit norm, in place and outside the graph."""
         self.codebook.div_(torch.linalg.vector_norm(self.codebook, dim=1, keepdim=True).clamp_(min=1e-12))
+
+    @property
+    def past(self) -> Tensor | None:
+        """Regions ``(P, D)`` of earlier batches; ``None`` without a queue."""
+        return None if self.queue is None else self.queue.past()
+
+    def remember(self, regions: Tensor, region_mask: Tensor | None = None) -> None:
+        """Put a batch's regions ``(B, R, D)`` into the queue, where there is one: once a step, after its loss."""
+        if self.queue is not None:
+            self.queue.push(regions, region_mask)
 
     def forward(
         self,
@@ -184,9 +219,11 @@ class LocalConceptAlignment(nn.Module):
         region_mask: Tensor | None = None,
         word_mask: Tensor | None = None,
         image_rows: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """The loss of regions ``(B, R, D)`` and words ``(B, W, D)``, or of ``(U, R, D)`` where ``image_rows``
-        ``(B,)`` names each text's image; see :func:`~crossalign.alignment.lca_loss`.
+        ``(B,)`` names each text's image; ``allowed`` ``(B, W, R)`` says which regions each word may take. See
+        :func:`~crossalign.alignment.lca_loss`.
 
         In training mode the codebook is renormalised first.
         """
@@ -205,4 +242,26 @@ class LocalConceptAlignment(nn.Module):
             sinkhorn_iterations=self.sinkhorn_iterations,
             symmetric=self.symmetric,
             image_rows=image_rows,
+            allowed=allowed,
+            past=self.past,
+        )
+
+    def between_captions(self, words: Tensor, word_mask: Tensor | None, image_rows: Tensor) -> Tensor:
+        """The same loss with another caption of the image in the place of the image's regions.
+
+        Every word takes the most similar word of the caption that :func:`~crossalign.alignment.pairing.caption_pairs`
+        names and predicts its assignment; all words of the batch are assigned together. Arguments as for
+        :meth:`forward`, which has renormalised the codebook; zero where no image has several captions.
+        """
+        first, second = caption_pairs(image_rows)
+        return lca_loss(
+            words,
+            words.index_select(0, first),
+            self.codebook.clone(),
+            word_mask,
+            None if word_mask is None else word_mask.index_select(0, first),
+            word_temperature=self.word_temperature,
+            epsilon=self.epsilon,
+            sinkhorn_iterations=self.sinkhorn_iterations,
+            image_rows=second,
         )

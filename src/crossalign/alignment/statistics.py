@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from crossalign.alignment.clustering import sinkhorn
+from crossalign.alignment.lca import takeable_regions, with_past
 from crossalign.masking import RealUnits, at_least_float32, masked_mean
 
 __all__ = ["concept_counts", "guide_accuracy", "perplexity", "target_entropy"]
@@ -22,6 +23,8 @@ def target_entropy(
     *,
     epsilon: float = 0.05,
     sinkhorn_iterations: int = 2,
+    allowed: Tensor | None = None,
+    past: Tensor | None = None,
 ) -> Tensor:
     """Entropy in nats of what Local Concept Alignment asks words to predict: the least that its loss can reach.
 
@@ -30,13 +33,15 @@ def target_entropy(
     """
     regions, words, codebook = map(at_least_float32, (regions, words, codebook))
     real = RealUnits.of(regions, region_mask)
-    assigned = sinkhorn(real.pack(regions) @ codebook.T, epsilon, sinkhorn_iterations)
+    packed = real.pack(regions)
+    assigned = sinkhorn(with_past(packed, past) @ codebook.T, epsilon, sinkhorn_iterations)[: len(packed)]
     entropy = real.unpack(torch.special.entr(assigned).sum(dim=1, keepdim=True)).squeeze(2)
     rows = torch.arange(len(words), device=words.device) if image_rows is None else image_rows
     similarity = torch.bmm(words, regions[rows].transpose(1, 2))
-    if region_mask is not None:
-        similarity.masked_fill_(~region_mask[rows].unsqueeze(1), -torch.inf)
-        alignable = region_mask[rows].any(dim=1, keepdim=True).expand(-1, words.shape[1])
+    candidates = takeable_regions(region_mask, rows, allowed)
+    if candidates is not None:
+        similarity.masked_fill_(~candidates, -torch.inf)
+        alignable = candidates.any(dim=2).expand(-1, words.shape[1])
         word_mask = alignable if word_mask is None else word_mask & alignable
     taken = entropy[rows].gather(1, similarity.argmax(dim=2)).unsqueeze(2)
     counted = None if word_mask is None else word_mask.any(dim=1).unsqueeze(0)

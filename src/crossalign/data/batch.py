@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "ImageInputs", "TextInputs"]
+__all__ = ["Batch", "ImageInputs", "TextInputs", "WordNotes"]
 
 M = TypeVar("M", bound="_Movable")
 
@@ -64,6 +64,22 @@ class TextInputs(_Movable):
 
 
 @dataclass
+class WordNotes(_Movable):
+    """What is known about the tokens of B captions; there only where an objective asks for it.
+
+    Attributes:
+        objects: ``(B, W, 4)`` box ``x0 y0 x1 y1`` of the object that each token means, relative to the image; all
+            zero where it means none.
+        regions: ``(B, W, R)`` bool, which regions of the caption's image show that object.
+        chosen: ``(B, W)`` bool, tokens of words of the classes asked for.
+    """
+
+    objects: Tensor | None = None
+    regions: Tensor | None = None
+    chosen: Tensor | None = None
+
+
+@dataclass
 class Batch(_Movable):
     """B matched image-caption pairs.
 
@@ -72,6 +88,7 @@ class Batch(_Movable):
         image_rows: ``(B,)`` int64, for each pair the row of its image among the U.
         image_ids: ``(B,)`` int64, position of each pair's image in its split; equal values are the same image.
         caption_ids: the captions' ids in the collection, for messages.
+        notes: what is known about the captions' tokens, where it was asked for.
     """
 
     image: ImageInputs
@@ -79,3 +96,4 @@ class Batch(_Movable):
     text: TextInputs
     image_ids: Tensor
     caption_ids: tuple[str, ...] = ()
+    notes: WordNotes | None = None

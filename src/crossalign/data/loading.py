@@ -12,14 +12,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crossalign.data.batch import Batch, ImageInputs, TextInputs
+from crossalign.data.batch import Batch, ImageInputs, TextInputs, WordNotes
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.photos import open_photo
 from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
 
-__all__ = ["ImageSource", "PairSampler", "TextSource", "TrainingLoader", "find_store"]
+__all__ = ["ImageSource", "NoteSource", "PairSampler", "TextSource", "TrainingLoader", "find_store"]
+
+# The notes on the captions at these positions of the split, as wide as their inputs.
+NoteSource = Callable[[np.ndarray, int], WordNotes]
 
 
 def find_store(collection: Collection, name: str) -> FeatureStore:
@@ -231,6 +234,7 @@ class _Collate:
     image_source: ImageSource
     text_source: TextSource
     caption_ids: tuple[str, ...]
+    note_source: NoteSource | None
 
     def __call__(self, items: list[tuple[int, int, int]]) -> Batch | CrossAlignError:
         # Raised in a worker, the error would arrive with the worker's traceback in its message.
@@ -243,12 +247,14 @@ class _Collate:
         images, captions, draws = (np.array(column) for column in zip(*items, strict=True))
         # An image that stands in several pairs is loaded and encoded once.
         different, rows = np.unique(images, return_inverse=True)
+        text = self.text_source(captions)
         return Batch(
             image=self.image_source(different, np.random.default_rng(draws)),
             image_rows=torch.from_numpy(rows),
-            text=self.text_source(captions),
+            text=text,
             image_ids=torch.from_numpy(images),
             caption_ids=tuple(self.caption_ids[caption] for caption in captions),
+            notes=None if self.note_source is None else self.note_source(captions, text.mask.shape[1]),
         )
 
 
@@ -259,6 +265,9 @@ class _Positions(Dataset[tuple[int, int, int]]):
 
 class TrainingLoader:
     """Batches in the sampler's order, made ahead by ``workers`` processes; each iteration is one epoch.
+
+    Args:
+        note_source: what is known about the captions' tokens, where the objective asks for it.
 
     Raises:
         CrossAlignError: while iterating: a photo that cannot be read, stores that do not fit together.
@@ -271,11 +280,12 @@ class TrainingLoader:
         text_source: TextSource,
         sampler: PairSampler,
         workers: int = 0,
+        note_source: NoteSource | None = None,
     ) -> None:
         self._loader: DataLoader[Batch | CrossAlignError] = DataLoader(
             _Positions(),  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=_Collate(image_source, text_source, split.caption_ids),
+            collate_fn=_Collate(image_source, text_source, split.caption_ids, note_source),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a number as it starts: from the global generator, that would shift all later draws of

@@ -46,7 +46,7 @@ class GroundedWord(Span, Protocol):
 
 
 def pointing_regions(boxes: Tensor) -> Tensor:
-    """Which of the boxes ``(R, 4)`` point at something: all but those that cover the whole picture. ``(R,)``."""
+    """Which of the boxes ``(..., 4)`` point at something: all but those that cover the whole picture; ``(...)``."""
     return _area(boxes) < WHOLE_IMAGE
 
 
@@ -60,7 +60,7 @@ def regions_of_words(regions: Tensor, words: Sequence[GroundedWord], rule: Rule)
 
 
 def regions_that_show(regions: Tensor, objects: Tensor, rule: Rule) -> Tensor:
-    """Which regions are right for which objects: ``(R, 4)`` and ``(W, 4)`` xyxy boxes to ``(W, R)`` bool.
+    """Which regions are right for which objects: ``(..., R, 4)`` and ``(..., W, 4)`` xyxy boxes to ``(..., W, R)``.
 
     ``centre`` suits the cells of a grid: the region's centre lies in the object's box, or the object's centre
     in the region, so that an object smaller than a cell still has a right cell. ``overlap`` suits detected
@@ -70,14 +70,13 @@ def regions_that_show(regions: Tensor, objects: Tensor, rule: Rule) -> Tensor:
     Raises:
         ValueError: there is no such rule.
     """
+    regions, objects = regions.unsqueeze(-3), objects.unsqueeze(-2)
     if rule == "centre":
-        return _centre_inside(regions[None], objects[:, None]) | _centre_inside(
-            objects[:, None], regions[None]
-        )
+        return _centre_inside(regions, objects) | _centre_inside(objects, regions)
     if rule == "overlap":
-        return _overlap(objects[:, None], regions[None]) >= ENOUGH_OVERLAP
+        return _overlap(objects, regions) >= ENOUGH_OVERLAP
     if rule == "point":
-        return _centre_inside(regions[None], objects[:, None])
+        return _centre_inside(regions, objects)
     raise ValueError(f"rule is '{rule}'; choose 'centre', 'overlap' or 'point'")
 
 

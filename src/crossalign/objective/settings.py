@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from crossalign.settings import Settings
 
@@ -20,7 +20,16 @@ __all__ = [
     "ObjectiveSettings",
 ]
 
+Words = Annotated[
+    tuple[Literal["all", "nouns", "adjectives", "verbs", "numerals"], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 Weight = Annotated[float, Field(ge=0.0)]
+# YAML reads the plain word as a switch.
+Correspondence = Annotated[
+    Literal["learnt", "shuffled", "random_codebook", "true"],
+    BeforeValidator(lambda value: "true" if value is True else value),
+]
 
 
 class HingeSettings(Settings):
@@ -72,9 +81,48 @@ class LCASettings(Settings):
         default="locals",
         description="what is aligned: units before context, as in the paper, or those the embedding is made of",
     )
+    words: Words = Field(
+        default=("all",),
+        min_length=1,
+        description="classes of the words that are aligned, one or a list; all but `all` need English captions and the "
+        "extra `tagger`",
+    )
     frozen_codebook_epochs: int = Field(
         default=1, ge=0, description="epochs in which the codebook is not updated"
     )
+    queue: int = Field(
+        default=0,
+        ge=0,
+        description="regions of earlier batches that take part in balancing the assignment and have no loss; 0: none",
+    )
+    warm_start: bool = Field(
+        default=False,
+        description="set the codebook by k-means on regions of training images as it begins to be trained, after the "
+        "frozen epochs",
+    )
+    caption_pairs: Weight = Field(
+        default=0.0,
+        description="factor in the total of the term `lca_captions`, the same alignment between the words of two "
+        "captions of one image; 0: without",
+    )
+    correspondence: Correspondence = Field(
+        default="learnt",
+        description="`learnt`: a word takes the region of its image that is most like it; controls: `shuffled`: of "
+        "another image of the batch; `random_codebook`: the codebook stays as it was drawn; `true`: only regions "
+        "that show what the word means (synthetic scenes)",
+    )
+
+    @model_validator(mode="after")
+    def _all_words_stand_alone(self) -> LCASettings:
+        if len(set(self.words)) < len(self.words) or ("all" in self.words and len(self.words) > 1):
+            raise ValueError(f"words: {', '.join(self.words)}: name a class once, and nothing beside all")
+        return self
+
+    @model_validator(mode="after")
+    def _a_random_codebook_stays_random(self) -> LCASettings:
+        if self.warm_start and self.correspondence == "random_codebook":
+            raise ValueError("warm_start sets the codebook that correspondence: random_codebook leaves alone")
+        return self
 
 
 class CRASettings(Settings):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
-from crossalign.data.batch import TextInputs
+from crossalign.data.batch import TextInputs, WordNotes
 from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
-from crossalign.normalization import unit_norm
+from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units, compared_words
 from crossalign.objective.matryoshka import Matryoshka
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.towers import ModelConfig
@@ -23,7 +23,7 @@ class Objective(nn.Module):
     """Named, unweighted loss terms of a batch; ``weights`` says how they add up.
 
     Holds what only training needs (LCA's codebook, a caption decoder, temperatures); what inference needs lives in
-    the towers.
+    the towers. A step of training ends with :meth:`end_step`.
 
     Args:
         settings: which terms and how.
@@ -62,8 +62,11 @@ class Objective(nn.Module):
                 epsilon=lca.epsilon,
                 sinkhorn_iterations=lca.sinkhorn_iterations,
                 symmetric=lca.symmetric,
+                queue=lca.queue,
             )
             self.weights["lca"] = lca.weight
+            if lca.caption_pairs > 0:
+                self.weights["lca_captions"] = lca.caption_pairs
         self.cra: ContextualRelationAlignment | None = None
         if (cra := settings.cra) is not None:
             self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
@@ -94,7 +97,8 @@ class Objective(nn.Module):
         if isinstance(base, HingeSettings) and isinstance(self.base, HingeRankingLoss):
             self.base.negatives = "all" if epoch < base.summed_epochs else "hardest"
         if self.lca is not None and self.settings.lca is not None:
-            self.lca.codebook.requires_grad_(epoch >= self.settings.lca.frozen_codebook_epochs)
+            learnt = self.settings.lca.correspondence != "random_codebook"
+            self.lca.codebook.requires_grad_(learnt and epoch >= self.settings.lca.frozen_codebook_epochs)
 
     @property
     def dense(self) -> bool:
@@ -108,6 +112,7 @@ class Objective(nn.Module):
         text: Encoding,
         image_rows: Tensor,
         captions: TextInputs | None = None,
+        notes: WordNotes | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted terms of B texts and their U different images.
 
@@ -115,12 +120,23 @@ class Objective(nn.Module):
             scores: ``(U, B)`` of every image with every text, as the model has it.
             image_rows: ``(B,)`` row of each text's image; texts of one image are never each other's negatives.
             captions: the texts as they went into their tower, which caption generation learns to write.
+            notes: what is known of the texts' tokens, where ``objective.lca`` asks for it.
         """
         terms: dict[str, Tensor] = {}
         terms[self.settings.base.kind] = self._base_loss(scores.index_select(0, image_rows), image_rows)
         if self.lca is not None:
-            regions, words = self.lca_units(image), self.lca_units(text)
-            terms["lca"] = self.lca(regions, words, image.mask, text.mask, image_rows)
+            units = self.lca_units(image, text, image_rows, notes)
+            terms["lca"] = self.lca(
+                units.regions,
+                units.words,
+                units.region_mask,
+                units.word_mask,
+                units.image_rows,
+                units.allowed,
+            )
+            if "lca_captions" in self.weights:
+                told = compared_words(text, notes)
+                terms["lca_captions"] = self.lca.between_captions(units.words, told, image_rows)
         if self.cra is not None:
             terms["cra"] = self.cra(
                 image.aux["guide"],
@@ -149,11 +165,17 @@ class Objective(nn.Module):
             return self.base(scores, image_rows)
         return self.base.from_scores(scores, image_rows)
 
-    def lca_units(self, encoding: Encoding) -> Tensor:
-        """The unit-norm units that Local Concept Alignment compares."""
-        if self.settings.lca is not None and self.settings.lca.units == "context":
-            return unit_norm(encoding.context)
-        return encoding.locals
+    def end_step(self, image: Encoding) -> None:
+        """Keep of a training step's images what later ones need: Local Concept Alignment's queue of regions."""
+        if self.lca is not None and self.settings.lca is not None:
+            self.lca.remember(compared_units(self.settings.lca, image), image.mask)
+
+    def lca_units(
+        self, image: Encoding, text: Encoding, image_rows: Tensor, notes: WordNotes | None
+    ) -> AlignedUnits:
+        """What Local Concept Alignment compares in a batch; arguments as for :meth:`forward`."""
+        assert self.settings.lca is not None
+        return aligned_units(self.settings.lca, image, text, image_rows, notes)
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
         """The weighted sum of the terms."""

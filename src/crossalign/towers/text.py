@@ -105,9 +105,12 @@ class TextTower(Enriched):
             if counts_padding:
                 return replace(self._enriched(encoding), mask=kept & mask)
         else:
+            places = None
             if self.training and self.config.word_dropout > 0:
-                tokens, mask = _close_gaps(tokens, drop_units(mask, self.config.word_dropout))
+                tokens, mask, places = _close_gaps(tokens, drop_units(mask, self.config.word_dropout))
             encoding = self.encoder(tokens, mask)
+            if places is not None:
+                encoding = replace(encoding, aux={**encoding.aux, "places": places})
         return self._enriched(encoding)
 
     def _enriched(self, encoding: Encoding) -> Encoding:
@@ -128,11 +131,15 @@ class TextTower(Enriched):
         return self.backbone.mask_token
 
 
-def _close_gaps(tokens: Tensor | None, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the kept tokens of each row to the front, in order: a GRU reads real tokens without holes."""
+def _close_gaps(tokens: Tensor | None, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the kept tokens of each row to the front, in order: a GRU reads real tokens without holes.
+
+    Returns:
+        Tokens and mask ``(B, W')`` and the places ``(B, W')`` where the tokens stood.
+    """
     assert tokens is not None
     order = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
     mask = torch.gather(kept, 1, order)
     tokens = torch.gather(tokens, 1, order).masked_fill(~mask, 0)
     width = int(mask.sum(dim=1).max())
-    return tokens[:, :width], mask[:, :width]
+    return tokens[:, :width], mask[:, :width], order[:, :width]

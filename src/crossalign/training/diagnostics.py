@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from crossalign.alignment import LocalConceptAlignment
 from crossalign.alignment.statistics import concept_counts, guide_accuracy, perplexity, target_entropy
+from crossalign.data.batch import WordNotes
 from crossalign.encoding import Encoding
 from crossalign.objective import Objective
+from crossalign.objective.lca_term import AlignedUnits
 
 __all__ = ["Diagnostics", "gradient_norms"]
 
@@ -49,12 +51,13 @@ class Diagnostics(nn.Module):
         image: Encoding,
         text: Encoding,
         image_rows: Tensor,
+        notes: WordNotes | None = None,
     ) -> dict[str, Tensor]:
-        """Every number by its name, see ``docs/formats.md``; ``image_rows`` as for the objective."""
+        """Every number by its name, see ``docs/formats.md``; ``image_rows`` and ``notes`` as for the objective."""
         numbers = gradient_norms(terms, image, text)
         with torch.autocast(image_rows.device.type, enabled=False):
             if objective.lca is not None:
-                numbers |= self._concepts(objective, objective.lca, image, text, image_rows)
+                numbers |= self._concepts(objective.lca, objective.lca_units(image, text, image_rows, notes))
             if objective.cra is not None:
                 rows = torch.arange(len(image.mask), device=image_rows.device)
                 to_images = guide_accuracy(text.aux["guide"], image.aux["keys"], image.mask, image_rows, rows)
@@ -62,28 +65,22 @@ class Diagnostics(nn.Module):
                 numbers["cra_top1"] = (to_images + to_texts) / 2
         return numbers
 
-    def _concepts(
-        self,
-        objective: Objective,
-        lca: LocalConceptAlignment,
-        image: Encoding,
-        text: Encoding,
-        image_rows: Tensor,
-    ) -> dict[str, Tensor]:
+    def _concepts(self, lca: LocalConceptAlignment, units: AlignedUnits) -> dict[str, Tensor]:
         codebook = lca.codebook.detach()
-        regions, words = objective.lca_units(image), objective.lca_units(text)
-        self.regions += concept_counts(regions, codebook, image.mask)
-        self.words += concept_counts(words, codebook, text.mask)
+        self.regions += concept_counts(units.regions, codebook, units.region_mask)
+        self.words += concept_counts(units.words, codebook, units.word_mask)
         return {
             "lca_target_entropy": target_entropy(
-                regions,
-                words,
+                units.regions,
+                units.words,
                 codebook,
-                image.mask,
-                text.mask,
-                image_rows,
+                units.region_mask,
+                units.word_mask,
+                units.image_rows,
                 epsilon=lca.epsilon,
                 sinkhorn_iterations=lca.sinkhorn_iterations,
+                allowed=units.allowed,
+                past=lca.past,
             ),
             "lca_region_perplexity": perplexity(self.regions),
             "lca_word_perplexity": perplexity(self.words),

@@ -15,6 +15,8 @@ from crossalign.data.batch import Batch
 from crossalign.data.loading import PairSampler, TrainingLoader
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import split_metrics
+from crossalign.evaluation.region_match import Rule
+from crossalign.evaluation.scene_words import region_rule
 from crossalign.files import write_json, write_text
 from crossalign.losses import HingeRankingLoss
 from crossalign.model import RetrievalModel
@@ -37,6 +39,8 @@ from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.run_folder import check_model, check_place, check_recipe, read_outcome
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
+from crossalign.training.warm_start import begins_warm, warm_start
+from crossalign.training.word_notes import token_notes, with_regions
 
 __all__ = ["TrainingResult", "train"]
 
@@ -68,20 +72,27 @@ class TrainingResult:
 class _Step(nn.Module):
     """Model and objective as one module, so that one wrapper gives both precision and placement."""
 
-    def __init__(self, model: RetrievalModel, objective: Objective) -> None:
+    def __init__(self, model: RetrievalModel, objective: Objective, rule: Rule) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.rule: Rule = rule
         self.diagnostics = Diagnostics(objective)
 
     def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The loss terms and, with ``inspect``, the numbers beside them."""
         image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
         scores = self.model.scores(image, text, keep_graph=self.objective.dense)
-        terms = self.objective(scores, image, text, batch.image_rows, batch.text)
-        if not inspect:
-            return terms, {}
-        return terms, self.diagnostics(self.objective, terms, image, text, batch.image_rows)
+        notes = batch.notes
+        if notes is not None and notes.objects is not None:
+            boxes = self.model.image_tower.region_boxes(batch.image)
+            notes = with_regions(notes, boxes, batch.image_rows, self.rule, image.mask.shape[1])
+        terms = self.objective(scores, image, text, batch.image_rows, batch.text, notes)
+        numbers: dict[str, Tensor] = {}
+        if inspect:
+            numbers = self.diagnostics(self.objective, terms, image, text, batch.image_rows, notes)
+        self.objective.end_step(image)
+        return terms, numbers
 
 
 def train(
@@ -136,7 +147,8 @@ def train(
         images_first=data.epoch == "images",
         captions_per_image=data.captions_per_image,
     )
-    loader = TrainingLoader(split, images, texts, sampler, data.workers)
+    notes = token_notes(recipe.objective, model, sources, split)
+    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes)
 
     # ---- device, precision, optimiser
     fabric = build_fabric(recipe.training)
@@ -144,7 +156,7 @@ def train(
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
     )
-    step_module, optimizer = fabric.setup(_Step(model, objective), optimizer)
+    step_module, optimizer = fabric.setup(_Step(model, objective, region_rule(model, sources)), optimizer)
     frozen = {name for name, value in step_module.module.named_parameters() if not value.requires_grad}
     frozen -= {"objective.lca.codebook"}
 
@@ -192,6 +204,9 @@ def train(
         while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
             objective.begin_epoch(state.epoch)
             step_module.module.diagnostics.begin_epoch(state.epoch)
+            if state.epoch_step == 0 and begins_warm(objective, state.epoch):
+                sampler.seek(state.epoch)
+                warm_start(objective, model, loader, fabric.device, recipe.seed)
             step_module.train()
             sampler.seek(state.epoch, state.epoch_step)
             mark, cpu_mark = time.perf_counter(), time.process_time()
