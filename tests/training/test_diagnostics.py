@@ -142,7 +142,9 @@ def test_a_run_logs_them_and_stays_the_same_run(toy: Path, tmp_path: Path) -> No
             assert event[name] == by_step[event["step"]][name]
 
 
-@pytest.mark.parametrize("precision", ["bf16"])
-def test_under_autocast_they_are_finite(toy: Path, tmp_path: Path, precision: str) -> None:
-    for event in events(toy, tmp_path / "run", f"training.precision={precision}"):
+@pytest.mark.parametrize(
+    "levers", ["{}", "{queue: 50, warm_start: true, caption_pairs: 0.5, symmetric: true}"]
+)
+def test_under_autocast_they_are_finite(toy: Path, tmp_path: Path, levers: str) -> None:
+    for event in events(toy, tmp_path / "run", "training.precision=bf16", f"objective.lca={levers}"):
         assert all(math.isfinite(value) for value in event.values() if isinstance(value, float))

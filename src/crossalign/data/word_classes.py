@@ -37,7 +37,8 @@ class ClassifiedWord:
 def classified_words(texts: Sequence[str]) -> Iterator[list[ClassifiedWord]]:
     """The words and marks of each text, in order, by the Hannover Tagger's English model.
 
-    A trained hidden Markov model that comes with its package (Wartena, KONVENS 2019); about 1,600 captions a second.
+    A trained hidden Markov model that comes with its package (Wartena, KONVENS 2019); about a thousand captions a
+    second.
 
     Raises:
         CrossAlignError: the package is not installed.
