@@ -15,7 +15,7 @@ from crossalign.study.table import markdown_table, notes, origin_line, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MAIN_STUDY = "flickr8k"
+MAIN_STUDIES = ("flickr8k-selfalign", "flickr8k")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 
@@ -38,8 +38,16 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
     """The table of a study, what it lacks, and where it comes from."""
     name = summary["study"]["name"]
     folder = f"{up}benchmarks/results/studies/{name}"
-    lines = [f"**{summary['study']['title']}**", "", *markdown_table(summary), "", reading(summary), ""]
-    lines += [*(f"- {note}" for note in notes(summary)), ""]
+    lines = [
+        f"**{summary['study']['title']}**",
+        "",
+        *markdown_table(summary, brief=not full),
+        "",
+        reading(summary),
+        "",
+    ]
+    if full:
+        lines += [*(f"- {note}" for note in notes(summary)), ""]
     if full and (RESULTS / "studies" / name / "study.png").is_file():
         lines += [f"![R@sum of every variant]({folder}/study.png)", ""]
     changes = "".join(f" --set {override}" for override in summary["overrides"])
@@ -51,10 +59,10 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
 
 
 def studies() -> dict[str, dict[str, Any]]:
-    """Every study that has been run, the main one first."""
+    """Every study that has been run, the main ones first."""
     paths = (RESULTS / "studies").glob("*/study.json")
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
-    return dict(sorted(found.items(), key=lambda item: item[0] != MAIN_STUDY))
+    return dict(sorted(found.items(), key=lambda item: item[0] not in MAIN_STUDIES))
 
 
 def search_table(result: dict[str, Any], up: str) -> list[str]:
@@ -74,7 +82,7 @@ def sections(up: str, *, full: bool) -> str:
     parts: list[str] = []
     measured = studies()
     for name, summary in measured.items():
-        if full or name == MAIN_STUDY:
+        if full or name in MAIN_STUDIES:
             parts += study_section(summary, up, full=full)
     if not full and (search := read("search")) is not None:
         parts += ["**Search**", "", *search_table(search, up), ""]

@@ -18,6 +18,17 @@ RECALLS = {
     "t2i_r10": "R@10",
     "rsum": "R@sum",
 }
+BRIEF = {
+    "variant",
+    "seeds",
+    RECALLS["i2t_r1"],
+    RECALLS["t2i_r1"],
+    RECALLS["rsum"],
+    "validation R@sum",
+    "word→region %",
+    "difference in R@sum",
+}
+"""Columns of a brief table."""
 MISSING = "–"
 Summary = Mapping[str, Any]
 
@@ -64,7 +75,7 @@ def notes(summary: Summary) -> Iterator[str]:
     """What the table itself does not tell: what is missing and why, and what stands where it does not belong."""
     for name, row in summary["variants"].items():
         runs = row["runs"]
-        if runs["missing"]:
+        if runs["missing"] and runs["done"]:
             yield f"{name}: not run yet with seed {', '.join(map(str, runs['missing']))}"
         for seed, reason in runs["failed"].items():
             yield f"{name}, seed {seed}: failed: {reason}"
@@ -76,6 +87,13 @@ def notes(summary: Summary) -> Iterator[str]:
         against = row["against"]
         if against is not None and against["seeds"] and "reason" in against:
             yield f"{name}: not compared with {against['variant']}: {against['reason']}"
+    without = [
+        name
+        for name, row in summary["variants"].items()
+        if not row["runs"]["done"] and row["runs"]["missing"]
+    ]
+    if without:
+        yield f"not run yet: {', '.join(without)}"
     for variant in summary["unknown_records"]:
         yield f"{variant}: has records but is no variant of the study; remove them"
 
@@ -98,9 +116,18 @@ def origin_line(summary: Summary) -> str:
     )
 
 
-def markdown_table(summary: Summary) -> list[str]:
-    """The table as lines of Markdown."""
+def markdown_table(summary: Summary, *, brief: bool = False) -> list[str]:
+    """The table as lines of Markdown.
+
+    Args:
+        brief: only what says how good a variant is, and only variants with a finished run.
+    """
     heading, rows = cells(summary)
+    if brief:
+        places = [place for place, name in enumerate(heading) if name in BRIEF]
+        ran = [bool(row["runs"]["done"]) for row in summary["variants"].values()]
+        heading = [heading[place] for place in places]
+        rows = [[row[place] for place in places] for row, done in zip(rows, ran, strict=True) if done]
     lines = [_line(heading), "|---" * len(heading) + "|"]
     return lines + [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
 
