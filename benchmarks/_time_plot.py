@@ -84,13 +84,15 @@ def _times(axes: Any, result: Mapping[str, Any]) -> None:
     axes.set_yscale("log")
     axes.set_xlabel("images in the gallery")
     axes.set_ylabel("seconds per text query, its encoding left out")
+    threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
     axes.set_title(
-        f"One query at a time, {result['threads']} threads (dotted: {result['together']} queries together)",
+        f"One query at a time, {threads} (dotted: {result['together']} queries together)",
         fontsize=10,
     )
     sizes = sorted({point["size"] for method in result["methods"] for point in method["points"]})
-    axes.set_xlim(sizes[0] * 0.8, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.62)
+    axes.set_xlim(sizes[0] * 0.8, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.75)
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+    axes.yaxis.set_major_formatter(_seconds)
     axes.minorticks_off()
     _plain(axes)
     _labels(axes, ends)
@@ -119,11 +121,21 @@ def _accuracy(axes: Any, result: Mapping[str, Any], known: Sequence[Method]) -> 
     low, high = min(end[0] for end in ends), max(end[0] for end in ends)
     axes.set_xlim(low / 4, high * max(30.0, (high / low) ** 0.8))
     axes.margins(y=0.15)
+    axes.xaxis.set_major_formatter(_seconds)
+    axes.minorticks_off()
     axes.set_xlabel(f"seconds per text query among {result['split']['images']:,} images")
     axes.set_ylabel("R@sum, test split, both directions")
     axes.set_title("Accuracy and time", fontsize=10)
     _plain(axes)
     _labels(axes, ends)
+
+
+def _seconds(value: float, _: object = None) -> str:
+    """Powers of ten in a unit that suits them."""
+    for unit, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if value >= 0.999 * unit:
+            return f"{value / unit:g} {name}"
+    return f"{value:g} s"
 
 
 def _name(method: Method) -> str:

@@ -187,8 +187,8 @@ def measure_fast(
     numbers = range(len(vectors))
     calls = {
         "product": asking(lambda query: fast.product(size, fast.texts[query : query + 1]), numbers),
-        "exact index": asking(lambda text: asked(engine, text, HITS, exact=True), vectors),
-        "approximate index": asking(lambda text: asked(engine, text, HITS, exact=False), vectors),
+        "exact index": asking(lambda text: asked(engine, text, HITS, exact=True), list(vectors)),
+        "approximate index": asking(lambda text: asked(engine, text, HITS, exact=False), list(vectors)),
     }
     for slow, method in slows:
         if size > slow.largest:
