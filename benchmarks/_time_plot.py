@@ -63,8 +63,8 @@ def _times(axes: Any, result: Mapping[str, Any]) -> None:
         style = "--" if method["kind"] == "re-rank" else "-"
         axes.fill_between(
             sizes,
-            [point["p5_s"] for point in method["points"]],
-            [point["p95_s"] for point in method["points"]],
+            [point["p25_s"] for point in method["points"]],
+            [point["p75_s"] for point in method["points"]],
             color=colour,
             alpha=0.12,
             linewidth=0,
@@ -86,12 +86,13 @@ def _times(axes: Any, result: Mapping[str, Any]) -> None:
     axes.set_ylabel("seconds per text query, its encoding left out")
     threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
     axes.set_title(
-        f"One query at a time, {threads} (dotted: {result['together']} queries together)",
+        f"One query at a time, {threads} (dotted: {result['together']} together; shaded: quartiles)",
         fontsize=10,
     )
     sizes = sorted({point["size"] for method in result["methods"] for point in method["points"]})
     axes.set_xlim(sizes[0] * 0.8, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.75)
-    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=8)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.tick_params(axis="x", labelsize=9)
     axes.yaxis.set_major_formatter(_seconds)
     axes.minorticks_off()
     _plain(axes)
@@ -99,27 +100,28 @@ def _times(axes: Any, result: Mapping[str, Any]) -> None:
 
 
 def _accuracy(axes: Any, result: Mapping[str, Any], known: Sequence[Method]) -> None:
-    ends = []
+    ends, points = [], []
     for method in known:
         point = next((at for at in method["points"] if at["size"] == result["split"]["images"]), None)
         if point is None or method["kind"] in ("product", "exact index"):
             continue
+        points.append(point)
         colour = _colour(result, method)
         marker = "D" if method["kind"] == "re-rank" else "o"
         axes.errorbar(
             point["median_s"],
             method["rsum"],
-            xerr=[[point["median_s"] - point["p5_s"]], [point["p95_s"] - point["median_s"]]],
+            xerr=[[point["median_s"] - point["p25_s"]], [point["p75_s"] - point["median_s"]]],
             fmt=marker,
             color=colour,
             markersize=6,
             elinewidth=1,
         )
         name = method["model"] if method["scorer"] is None else _name(method)
-        ends.append((point["p95_s"], method["rsum"], f"{name}  {method['rsum']:.1f}", colour))
+        ends.append((point["p75_s"], method["rsum"], f"{name}  {method['rsum']:.1f}", colour))
     axes.set_xscale("log")
-    low, high = min(end[0] for end in ends), max(end[0] for end in ends)
-    axes.set_xlim(low / 4, high * max(30.0, (high / low) ** 0.8))
+    low, high = min(point["p25_s"] for point in points), max(end[0] for end in ends)
+    axes.set_xlim(low / 2, high * max(30.0, (high / low) ** 0.8))
     axes.margins(y=0.15)
     axes.xaxis.set_major_formatter(_seconds)
     axes.minorticks_off()
