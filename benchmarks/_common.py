@@ -114,7 +114,7 @@ def limits(figures: Mapping[str, tuple[float | None, float]]) -> dict[str, Any]:
     }
 
 
-def write_result(name: str, payload: Mapping[str, Any]) -> Path:
+def write_result(name: str, payload: Mapping[str, Any], folder: Path = RESULTS) -> Path:
     """Write ``benchmarks/results/<name>.json``: the payload with command line, commit, date and machine.
 
     ``commit`` and ``dirty`` are null outside a git repository; ``dirty`` ignores the result files themselves.
@@ -122,7 +122,7 @@ def write_result(name: str, payload: Mapping[str, Any]) -> Path:
     changes = git(
         REPOSITORY, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results"
     )
-    path = RESULTS / f"{name}.json"
+    path = folder / f"{name}.json"
     write_json(
         path,
         {

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,8 @@ import numpy as np
 import torch
 
 from _common import interleaved, machine, ratio, write_result
+from _index import asked, engine_of, fill
 from crossalign.search.edge import EdgeStore
-from crossalign.search.engine import SearchEngine
-from crossalign.search.manifest import Manifest
 
 HITS = 10
 LIMIT_MS, LIMIT_RECALL = 2.0, 0.99
@@ -51,20 +49,6 @@ def made_up(count: int, dim: int, views: int, queries: int) -> tuple[np.ndarray,
     return photos.astype(np.float32), texts.astype(np.float32)
 
 
-def fill(store: EdgeStore, photos: np.ndarray) -> dict[str, float]:
-    """Write all photos as an index run would; seconds for writing and for arranging."""
-    begin = time.perf_counter()
-    for start in range(0, len(photos), 32):
-        part = photos[start : start + 32]
-        ids = [f"folder/photo {start + position:06d}.jpg" for position in range(len(part))]
-        payload = {"size": 1, "mtime_ns": 1, "sha256": "0" * 64, "width": 640, "height": 480}
-        store.upsert(ids, part, [payload] * len(part))
-    written = time.perf_counter()
-    store.optimize()
-    store.flush()
-    return {"write_s": written - begin, "arrange_s": time.perf_counter() - written}
-
-
 def measure(place: Path, count: int, dim: int, views: int, queries: int) -> dict[str, Any]:
     """Recall and times of one size; every query is asked once of each form, in turn."""
     photos, texts = made_up(count, dim, views, queries)
@@ -78,19 +62,10 @@ def measure(place: Path, count: int, dim: int, views: int, queries: int) -> dict
 
     store = EdgeStore.create(place / f"{dim}-{views}", dim, views)
     building = fill(store, photos)
-    manifest = Manifest(
-        model=None,
-        fingerprint="",
-        dim=dim,
-        views=views,
-        photos=str(place),
-        store="store-00000000",
-        created="",
-    )
-    engine = SearchEngine(None, manifest, store, None)  # type: ignore[arg-type]
+    engine = engine_of(store, place)
 
     def ours(text: np.ndarray, exact: bool) -> list[int]:
-        return [int(hit.file[-10:-4]) for hit in engine.search(text[None], HITS, exact=exact)]
+        return asked(engine, text, HITS, exact=exact)
 
     recall = {"approximate": 0, "exact": 0}
     for text in texts:

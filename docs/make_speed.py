@@ -87,16 +87,64 @@ def feature_loading(result: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def scorers(result: dict[str, Any]) -> Iterator[Row]:
+    """Scorers over all pairs against their matrix products, and the published loop."""
+    size = result["sizes"]
+    at = f"{size['images']:,} images, {size['texts']:,} captions, {size['regions']} regions, width {size['dim']:,}"
+    clock = f"{result['clock']}" if "CPU" in result["clock"] else f"{result['machine']['threads']} threads"
+    for name, value in result["scorers"].items():
+        yield (
+            f"{name.upper().replace('T2I', 't2i').replace('I2T', 'i2t')}, all pairs ({at})",
+            f"{times(value['ours_to_products'])} its matrix products alone, "
+            f"{value['seconds']['ours']:.0f} s ({clock})" + _at_most(value["ours_to_products"]),
+        )
+        yield (
+            f"{name.upper().replace('T2I', 't2i').replace('I2T', 'i2t')} as published, caption by caption, same size",
+            (f"{times(value['published_to_ours'], 1)} ours"),
+        )
+
+
+def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
+    """Seconds a text query of every method in the smallest and in the largest gallery, and its accuracy."""
+    names = {
+        "product": "{model}, matrix product",
+        "exact index": "{model}, exact index",
+        "approximate index": "{model}, approximate index",
+        "scorer": "{model}, every image",
+        "re-rank": "{scorer} on the best {top} of {model}",
+    }
+    for method in result["methods"]:
+        points = method["points"]
+        if not points:
+            continue
+        told = [
+            f"{_duration(point['median_s'])} among {point['size']:,} images"
+            for point in (points[0], points[-1])[: len(points)]
+        ]
+        accuracy = "" if method["rsum"] is None else f"; R@sum {method['rsum']:.1f}"
+        yield f"One text query: {names[method['kind']].format(**method)}", ", ".join(told) + accuracy
+    for name, value in result["encoding_a_query"].items():
+        yield f"Encoding a text query before that: {name}", _duration(value["median_s"])
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.{2 if seconds < 0.01 else 0}f} ms"
+
+
 BENCHMARKS = {
     "alignment": alignment,
     "evaluation": evaluation,
     "search": search,
     "feature_loading": feature_loading,
+    "scorers-256": scorers,
+    "scorers-1024": scorers,
+    "retrieval_time": retrieval_time,
 }
+PICTURES = {"retrieval_time": "Seconds a text query over the gallery's size, and R@sum over seconds"}
 
 
 def section() -> str:
-    """The table, a line for every figure."""
+    """The table, a line for every figure, and the pictures that benchmarks have drawn."""
     lines = ["| what | measured | file |", "| --- | --- | --- |"]
     for name, rows in BENCHMARKS.items():
         # A machine with other work has measured under another name.
@@ -108,6 +156,9 @@ def section() -> str:
         link = f"[{path.name}](../benchmarks/results/{path.name})"
         result = json.loads(path.read_text(encoding="utf-8"))
         lines += [f"| {what} | {figure} | {link} |" for what, figure in rows(result)]
+    for name, told in PICTURES.items():
+        if (RESULTS / f"{name}.png").is_file():
+            lines += ["", f"![{told}](../benchmarks/results/{name}.png)"]
     return "\n".join(lines)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +22,7 @@ def load(path: Path) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
     spec.loader.exec_module(module)
     return module
 
@@ -80,3 +84,87 @@ def test_the_page_tells_missed_limits(name: str, measured: dict[str, Any], misse
     assert len(told) == 2 - (name == "evaluation" and measured["memory_above_inputs_mb"]["ranks"] is None)
     assert sum(figure.endswith(": **missed**") for figure in told) == len(missed)
     assert sum(figure.endswith(": met") for figure in told) == len(told) - len(missed)
+
+
+def scorer(ratio: float) -> dict[str, Any]:
+    return {
+        "seconds": {"ours": 9.0, "products": 6.0, "published": 90.0},
+        "ours_to_products": ratio_of(ratio) | {"at_most": 1.5},
+        "published_to_ours": ratio_of(10.0),
+        "memory_above_inputs_mb": None,
+    }
+
+
+@pytest.mark.parametrize(("sgr", "missed"), [(1.5, []), (1.51, ["sgr"])])
+def test_scorers_are_held_to_their_products(
+    monkeypatch: pytest.MonkeyPatch, sgr: float, missed: list[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "scorers.py")
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(script, "measure", lambda kind, *_: scorer(sgr if kind == "sgr" else 1.2))
+    monkeypatch.setattr(script, "training_step", lambda *_: {"median_s": 1.0})
+    monkeypatch.setattr(script, "write_result", lambda file, payload: written.update(payload) or Path(file))
+    for arguments, met in (([], not missed), (["--small"], None)):
+        monkeypatch.setattr(sys, "argv", ["scorers.py", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        assert written["limits"]["met"] is met
+        assert written["limits"]["missed"] == (missed if met is not None else [])
+        assert (ended.value.code or 0) == (met is False)
+    rows = list(load(ROOT / "docs" / "make_speed.py").scorers(written | {"machine": {"threads": 2}}))
+    assert sum(figure.endswith(": **missed**") for _, figure in rows) == len(missed)
+
+
+def test_products_alone_are_all_of_the_scorers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "scorers.py")
+    dim, width, regions = 8, 4, 5
+    words, mask = script.made_up(30, 2, 6, dim, 0)
+    texts = script.PackedUnits.of(words, mask)
+    for kind, a_word, a_pair in (
+        ("scan t2i", regions * dim + regions**2, 0),
+        ("saf", 2 * regions * dim + regions**2 + dim * width + width, dim * width + width),
+    ):
+        alone = script.Products(kind, script.KINDS[kind](dim, width, regions), regions, texts)
+        with FlopCounterMode(display=False) as counted:
+            alone(torch.rand(11, regions, dim))
+        assert counted.get_total_flops() == 2 * 11 * (len(texts.units) * a_word + len(texts) * a_pair)
+
+
+def test_retrieval_times_of_random_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    script = load(ROOT / "benchmarks" / "retrieval_time.py")
+    out = tmp_path / "times.json"
+    monkeypatch.setattr(sys, "argv", ["retrieval_time.py", "--small", "--out", str(out)])
+    script.main()
+    result = json.loads(out.read_text())
+    assert [(method["kind"], method["scorer"]) for method in result["methods"]] == [
+        *((kind, None) for kind in ("product", "exact index", "approximate index")),
+        *(("re-rank", name) for name in ("SCAN", "SGRAF")),
+        *(("scorer", name) for name in ("SCAN", "SGRAF")),
+    ]
+    for method in result["methods"]:
+        assert [point["size"] for point in method["points"]] == [20, 60]
+        assert all(0 < point["p5_s"] <= point["median_s"] <= point["p95_s"] for point in method["points"])
+    assert (result["weights"], result["encoding_a_query"]) == ("random", {})
+    assert Image.open(out.with_suffix(".png")).width > 500
+    rows = list(load(ROOT / "docs" / "make_speed.py").retrieval_time(result))
+    assert len(rows) == 7
+    assert all("among 60 images" in figure for _, figure in rows)
+
+
+def test_repeated_images_are_near_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "_contenders.py")
+    values = 3 * torch.randn(4, 2, 256)
+    larger = script.grown(values, 11, 0.1)
+    assert torch.equal(larger[:4], values)
+    cosines = torch.cosine_similarity(larger[4:], values[torch.arange(7) % 4], dim=-1)
+    assert bool((cosines < 1 - 1e-3).all())
+    assert bool((cosines > 0.99).all())
+    torch.testing.assert_close(larger[4:].norm(dim=-1), values[torch.arange(7) % 4].norm(dim=-1))

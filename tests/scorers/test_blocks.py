@@ -106,6 +106,20 @@ def test_pairs_equal_the_whole(kind: str, block: int) -> None:
     torch.testing.assert_close(scores, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", SCORERS)
+@torch.no_grad()
+def test_a_gallery_is_made_ready_once_for_single_texts(kind: str) -> None:
+    scorer = make(kind)
+    gallery = scorer.prepare_gallery(scorer.prepare_images(REGIONS, REGION_MASK))
+    alone = [
+        scorer.score(gallery, scorer.prepare_texts(WORDS[i : i + 1], WORD_MASK[i : i + 1])) for i in range(M)
+    ]
+    whole = scorer(REGIONS, WORDS, REGION_MASK, WORD_MASK)
+    torch.testing.assert_close(torch.cat(alone, dim=1), whole, rtol=0, atol=1e-5)
+    for part in gallery if isinstance(gallery, tuple) else (gallery,):
+        assert part.with_gram() is part if part.gram is not None else part.with_reciprocals() is part
+
+
 def test_evaluation_mode_inside_and_the_mode_before_outside() -> None:
     scorer = make("saf").train()
     state = {name: value.clone() for name, value in scorer.state_dict().items()}

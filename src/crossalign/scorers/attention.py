@@ -107,8 +107,15 @@ def _normalised(
     if norm in ("clipped_l2norm", "l2norm"):
         # The square root has no gradient at zero.
         norms = clipped.square().sum(dim=2, keepdim=True).clamp_(min=_TINY).sqrt_()
-        return product(clipped, sharpness / (norms + _EPSILON)), sharpness
+        return product(clipped, _over(norms, sharpness)), sharpness
     if norm in ("clipped_l1norm", "l1norm"):
         total = clipped.abs().sum(dim=2, keepdim=True)
-        return product(clipped, sharpness / (total + _EPSILON)), sharpness
+        return product(clipped, _over(total, sharpness)), sharpness
     return product(clipped, similarities.new_tensor(sharpness)), torch.inf
+
+
+def _over(norms: Tensor, sharpness: float) -> Tensor:
+    """``sharpness / (norms + epsilon)``, in the place of ``norms`` where no gradient needs it."""
+    if torch.is_grad_enabled() and norms.requires_grad:
+        return sharpness / (norms + _EPSILON)
+    return norms.add_(_EPSILON).reciprocal_().mul_(sharpness)

@@ -87,6 +87,10 @@ class Scorer(nn.Module, ABC, Generic[P]):
         """Words ``(m, W, D)`` with their mask ``(m, W)``, once for all images."""
 
     @abstractmethod
+    def prepare_gallery(self, images: P) -> P:
+        """Prepared images with all that no text changes, for a gallery that is asked again and again."""
+
+    @abstractmethod
     def score(self, images: P, texts: P) -> Tensor:
         """Scores ``(n, m)`` of every image with every text."""
 
@@ -105,6 +109,10 @@ class AttentionScorer(Scorer[Prepared]):
 
     def prepare_texts(self, words: Tensor, mask: Tensor | None = None) -> Prepared:
         return prepared_units(words, mask, "words", zeros=False)
+
+    def prepare_gallery(self, images: Prepared) -> Prepared:
+        with torch.autocast(images.units.device.type, enabled=False):
+            return self._ready_images(images)
 
     def score(self, images: Prepared, texts: Prepared) -> Tensor:
         self._check(images, texts)
@@ -154,14 +162,17 @@ class AttentionScorer(Scorer[Prepared]):
         if scores.numel() == 0:
             return scores
         words_with_images = max(1, self._piece(images))
-        height = len(images)
+        height, groups = len(images), TextGroup.all_of(texts)
         if self._independent:
-            # As many regions as words in a piece: the matrix product of a square one reads the least.
-            height = min(height, max(1, round(math.sqrt(words_with_images / images.units.shape[1]))))
+            # As many regions as words in a piece: the matrix product of a square one reads the least. Where there
+            # are not so many words, as in a single query, more images fill it.
+            square = round(math.sqrt(words_with_images / images.units.shape[1]))
+            fewest = words_with_images // max(group.places.numel() for group in groups)
+            height = min(height, max(1, square, fewest))
         rows = list(pieces(len(images), height))
         shared = self._shared()
         image_pieces = [self._ready_images(images.rows(piece)) for piece in rows]
-        for group in TextGroup.all_of(texts):
+        for group in groups:
             for part in pieces(len(group.items), max(1, words_with_images // (height * group.length))):
                 words = self._ready_texts(group.taken_from(texts, part))
                 for piece, some_images in zip(rows, image_pieces, strict=True):

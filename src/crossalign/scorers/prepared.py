@@ -51,6 +51,8 @@ class Prepared:
 
     def with_gram(self) -> Prepared:
         """The same with ``gram``."""
+        if self.gram is not None:
+            return self
         products = torch.bmm(self.units, self.units.transpose(1, 2))
         norms = torch.linalg.vector_norm(self.units.detach(), dim=2)
         return replace(
@@ -59,6 +61,8 @@ class Prepared:
 
     def with_reciprocals(self) -> Prepared:
         """The same with ``reciprocals``."""
+        if self.reciprocals is not None:
+            return self
         norms = torch.linalg.vector_norm(self.units, dim=2)
         return replace(self, reciprocals=1.0 / torch.where(norms > 0, norms, torch.inf))
 

@@ -104,7 +104,8 @@ class SCANScorer(AttentionScorer):
             weights, square = attention_weights(
                 some, context.rows(part), self.raw_feature_norm, self.lambda_softmax, some_mask
             )
-            products.append(product(some, weights).sum(dim=1))
+            # Written over the weights, which are in the cache: the similarities come from memory.
+            products.append(product(weights, some).sum(dim=1))
             squared.append(square)
         lengths = torch.cat(squared).rsqrt() * (reciprocals.unsqueeze(2) if paired else reciprocals.T)
         scores = self._pooled(torch.cat(products) * lengths, mask)

@@ -142,6 +142,9 @@ class SGRAFScorer(Scorer[tuple[Prepared, Prepared]]):
     def prepare_texts(self, words: Tensor, mask: Tensor | None = None) -> tuple[Prepared, Prepared]:
         return self.sgr.prepare_texts(words, mask), self.saf.prepare_texts(words, mask)
 
+    def prepare_gallery(self, images: tuple[Prepared, Prepared]) -> tuple[Prepared, Prepared]:
+        return self.sgr.prepare_gallery(images[0]), self.saf.prepare_gallery(images[1])
+
     def score(self, images: tuple[Prepared, Prepared], texts: tuple[Prepared, Prepared]) -> Tensor:
         self.sgr.keep_graph = self.saf.keep_graph = self.keep_graph
         return (self.sgr.score(images[0], texts[0]) + self.saf.score(images[1], texts[1])) / 2
