@@ -146,9 +146,12 @@ def test_refusals_are_one_line(call: Call, arguments: list[str], message: str) -
     assert err.count("\n") == 1
 
 
-def test_a_scorer_cannot_be_indexed(call: Call, tmp_path: Path) -> None:
-    code, out, err = call("index", "slow", "photos", "--out", "new")
+@pytest.mark.parametrize("place", ["new", "photos.index"])
+def test_a_scorer_cannot_be_indexed(call: Call, tmp_path: Path, place: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
+    code, out, err = call("index", "slow", "photos", "--out", place)
     assert (code, out) == (1, "")
-    assert "slow: this model scores every pair of a photo and a text (scan)" in err
+    assert err.startswith("crossalign: slow: this model scores every pair of a photo and a text (scan)")
+    assert "--rebuild" not in err
     assert err.count("\n") == 1
-    assert not (tmp_path / "new").exists()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before
