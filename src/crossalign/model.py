@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.data.photos import Photo
+from crossalign.devices import check_device
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
@@ -258,7 +259,7 @@ class RetrievalModel(nn.Module):
             CrossAlignError: nothing is there, what is there is damaged or of another version, or there is no such
                 device.
         """
-        _check_device(device)
+        check_device(device)
         stored = read_model(name)
         model = cls(
             stored.config, tokenizer=stored.tokenizer, text_backbone=stored.text_backbone, load_weights=False
@@ -292,11 +293,3 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _check_device(device: str | torch.device) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise CrossAlignError(f"device '{device}': cannot be used here ({reason}); use cpu") from None

@@ -41,7 +41,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it has moved since indexing.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
     ] = False,
@@ -50,6 +50,7 @@ def command(
     import json
     import time
 
+    from crossalign.cli.extract_parts import device_name
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
@@ -67,6 +68,7 @@ def command(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
             "search with words, or without --rerank"
         )
+    device = device_name(device)
     top = k if rerank is None else max(k, rerank_top)
     # Loaded, as later used, while others can open the index.
     reranker = None if rerank is None else Reranker.open(rerank, device)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from crossalign.data.photos import open_photo
+from crossalign.devices import usable_device
 from crossalign.errors import CrossAlignError
 from crossalign.search.edge import EdgeStore
 from crossalign.search.hit import Hit
@@ -71,6 +72,8 @@ class SearchEngine:
             if manifest.model is None:
                 raise CrossAlignError(f"{path}: does not say where the model is; give it (--model)")
             model = manifest.model
+        if isinstance(model, str | Path):
+            device = usable_device(device)
         # Loaded before the index is locked: it takes longer than the search.
         try:
             loaded = load_model(model, device)
