@@ -177,6 +177,14 @@ class RetrievalModel(nn.Module):
         tokens, mask = self.text_tower.tokenize(list(texts))
         return TextInputs(tokens=tokens.to(self.device), mask=mask.to(self.device))
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that the model's vocabulary has not, in order; none for a Hugging Face text encoder.
+
+        Such a word is read as ``<unk>``, like every other one: it tells nothing about a photo.
+        """
+        words = self.text_tower.tokenizer
+        return () if words is None else words.unknown_words(text)
+
     @torch.inference_mode()
     def encode_images(
         self,

@@ -137,6 +137,14 @@ def test_json_says_what_the_towers_say(world: World, call: Call, tmp_path: Path)
     assert Image.open(tmp_path / "deep" / "a.jpg").format == "JPEG"
 
 
+def test_words_that_the_model_does_not_know_are_told(world: World, call: Call) -> None:
+    image, caption = photo(world)
+    assert json.loads(call(world.run, image, caption, "--json")[1])["unknown_words"] == []
+    code, out, err = call(world.run, image, "a zebra, a star and a giraffe", "--json")
+    assert (code, err) == (0, "crossalign: the model does not know: zebra, giraffe\n")
+    assert json.loads(out)["unknown_words"] == ["zebra", "giraffe"]
+
+
 def test_all_words(world: World, call: Call) -> None:
     image, _ = photo(world)
     said = [

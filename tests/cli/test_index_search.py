@@ -134,6 +134,7 @@ def test_json_of_search(call: Call, photos: Path) -> None:
     assert document == {
         "index": "photos.index",
         "query": {"text": "white"},
+        "unknown_words": [],
         "k": 2,
         "exact": True,
         "rerank": None,

@@ -80,6 +80,7 @@ def explain_photo(
         "model": name,
         "image": str(image),
         **found.to_json(),
+        "unknown_words": model.unknown_words(caption),
         "picture": None if target is None else str(target),
     }
 

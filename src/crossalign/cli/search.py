@@ -51,6 +51,7 @@ def command(
     import time
 
     from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.notes import tell_unknown_words
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
@@ -86,6 +87,7 @@ def command(
         hits = engine.search(query, top, exact=exact, folder=folder, cosine=image is not None)
         searched = time.perf_counter()
         photos = engine.photos
+        unknown = engine.unknown_words(text or "")
     if folder and not hits:
         raise CrossAlignError(
             f"--folder {folder}: the index has no photos in it; give a folder within {photos}, "
@@ -95,6 +97,10 @@ def command(
     if reranker is not None and text is not None:
         hits = reranked(hits, text, reranker, progress=not as_json)
         ordered = time.perf_counter()
+    unknown_to_second = reranker.model.unknown_words(text or "") if reranker is not None else ()
+    tell_unknown_words(unknown)
+    if rerank is not None:
+        tell_unknown_words(unknown_to_second, f"{rerank} (--rerank)")
     left_out = [hit for hit in hits if hit.problem is not None]
     looked_at, hits = len(hits), hits[:k]
     if not complete:
@@ -117,6 +123,7 @@ def command(
         document = {
             "index": str(index),
             "query": {"text": text} if text is not None else {"image": str(image)},
+            "unknown_words": unknown,
             "k": k,
             "exact": exact,
             "rerank": None
@@ -124,6 +131,7 @@ def command(
             else {
                 "model": rerank,
                 "top": top,
+                "unknown_words": unknown_to_second,
                 "failures": [{"file": hit.file, "reason": hit.problem} for hit in left_out],
             },
             "folder": folder,
