@@ -158,6 +158,21 @@ def test_what_is_no_model_is_never_deleted(tmp_path: Path, files: dict[str, str]
     assert [path.name for path in tmp_path.iterdir()] == ["project"]
 
 
+def test_the_fingerprint_outlives_settings_that_came_later() -> None:
+    """An index holds its model's fingerprint: this one was written down before models could have a scorer.
+
+    Where a new setting makes this fail, name it in ``crossalign.model_folder.LATER``.
+    """
+    features = {"dim": 4, "context_head": True, "image": {"feature_dim": 6}}
+    words = {"text": {"encoder": {"kind": "gru", "word_dim": 3, "min_count": 1}}}
+    tokenizer = WordTokenizer.build(["a red square", "a blue square"], min_count=1)
+    model = RetrievalModel(ModelConfig.model_validate(features | words), tokenizer=tokenizer)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.arange(tensor.numel()).reshape(tensor.shape))
+    assert model.fingerprint == "38159017416d3a540a9d6f93a9a06146aa612327689418b1fb36f83308f0d272"
+
+
 def test_the_fingerprint_tells_tokenizers_apart() -> None:
     model, swapped = build(), build()
     content = json.loads(model.text_tower.tokenizer.to_json())

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.data.photos import Photo
+from crossalign.devices import check_device
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
@@ -176,6 +177,14 @@ class RetrievalModel(nn.Module):
         tokens, mask = self.text_tower.tokenize(list(texts))
         return TextInputs(tokens=tokens.to(self.device), mask=mask.to(self.device))
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that the model's vocabulary has not, in order; none for a Hugging Face text encoder.
+
+        Such a word is read as ``<unk>``, like every other one: it tells nothing about a photo.
+        """
+        words = self.text_tower.tokenizer
+        return () if words is None else words.unknown_words(text)
+
     @torch.inference_mode()
     def encode_images(
         self,
@@ -258,7 +267,7 @@ class RetrievalModel(nn.Module):
             CrossAlignError: nothing is there, what is there is damaged or of another version, or there is no such
                 device.
         """
-        _check_device(device)
+        check_device(device)
         stored = read_model(name)
         model = cls(
             stored.config, tokenizer=stored.tokenizer, text_backbone=stored.text_backbone, load_weights=False
@@ -292,11 +301,3 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.train(training)
-
-
-def _check_device(device: str | torch.device) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise CrossAlignError(f"device '{device}': cannot be used here ({reason}); use cpu") from None

@@ -26,6 +26,9 @@ FORMAT_VERSION = 1
 SETTINGS, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 DETECTOR, TEXT_BACKBONE = "detector.onnx", "text_backbone"
 OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE}
+# Settings younger than the format, whose null means 'without': models without them keep the fingerprint that they had
+# before, and so their indexes.
+LATER = ("embedding_size", "scorer")
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
 
@@ -60,9 +63,9 @@ class StoredModel:
 def portable_settings(config: ModelConfig) -> dict[str, Any]:
     """The settings without places of this machine: the folder itself holds all weights."""
     values = config.model_dump(mode="json")
-    if values["embedding_size"] is None:
-        # A later setting: models without it keep their fingerprint, and so their index.
-        del values["embedding_size"]
+    for name in LATER:
+        if values[name] is None:
+            del values[name]
     for backbone in values["image"]["backbones"]:
         if backbone["weights"] is not None:
             backbone["weights"] = Path(backbone["weights"]).name

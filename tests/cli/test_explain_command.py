@@ -137,6 +137,14 @@ def test_json_says_what_the_towers_say(world: World, call: Call, tmp_path: Path)
     assert Image.open(tmp_path / "deep" / "a.jpg").format == "JPEG"
 
 
+def test_words_that_the_model_does_not_know_are_told(world: World, call: Call) -> None:
+    image, caption = photo(world)
+    assert json.loads(call(world.run, image, caption, "--json")[1])["unknown_words"] == []
+    code, out, err = call(world.run, image, "a zebra, a star and a giraffe", "--json")
+    assert (code, err) == (0, "crossalign: the model does not know: zebra, giraffe\n")
+    assert json.loads(out)["unknown_words"] == ["zebra", "giraffe"]
+
+
 def test_all_words(world: World, call: Call) -> None:
     image, _ = photo(world)
     said = [
@@ -379,6 +387,26 @@ def test_scores_of_scenes_are_those_of_evaluate(world: World, call: Call) -> Non
         assert mine[units]["pointing"]["rule"] == "point"
         assert mine[units]["pointing"]["words"] == found["words"]
         assert mine[units]["pointing"]["answerable"] <= mine[units]["accuracy"]["answerable"]
+
+
+def test_the_base_model_is_measured_on_the_collection_of_the_other(
+    world: World, call: Call, tmp_path: Path
+) -> None:
+    """Whether it was trained on another collection, or is no run and so names none."""
+    there = make_scenes(tmp_path / "there", train=4, val=3, test=5, size=32, seed=9)
+    shutil.copytree(world.base, tmp_path / "base")
+    recipe = (world.base / "recipe.yaml").read_text()
+    assert recipe.count(str(world.scenes.folder)) == 1
+    (tmp_path / "base" / "recipe.yaml").write_text(
+        recipe.replace(str(world.scenes.folder), str(there.folder))
+    )
+    expected = call(world.run, "--score", "--json", "--against", world.base)
+    for against in (tmp_path / "base", world.base / "model"):
+        code, out, err = call(world.run, "--score", "--json", "--against", against)
+        assert (code, err) == (0, "")
+        assert json.loads(out)["units"] == json.loads(expected[1])["units"]
+        code, _, err = call(world.run, "-o", "g", "--pairs", 1, "--against", against, "--overwrite")
+        assert code == 0, err
 
 
 def test_scores_as_a_table(world: World, call: Call) -> None:

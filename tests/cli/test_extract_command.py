@@ -200,6 +200,9 @@ def test_wrong_calls_are_refused(tmp_path: Path, collection: Path, weights: Path
         collection, out, "--model", "test_resnet", "--weights", "none.pth"
     )
     assert "no such detector file" in refused(collection, out, *photos, "--detector", "none.onnx")
+    (tmp_path / "captions.tsv").write_text("hello world")
+    told = refused(collection, out, "--model", "test_resnet", "--weights", tmp_path / "captions.tsv")
+    assert told.startswith(f"{tmp_path / 'captions.tsv'}: not a weights file")
     assert "min_score" in refused(collection, out, *photos, "--detector", weights, "--min-score", 3)
     assert "not a collection" in refused(tmp_path, out, *photos)
     if not torch.cuda.is_available():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from crossalign.cli.main import main
@@ -21,6 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "search"))
 from colour_model import ColourModel, paint
 
 Call = Callable[..., tuple[int, str, str]]
+NO_CUDA = "crossalign: --device cuda: PyTorch finds no CUDA device here; use cpu\n"
+NO_BANANA = "--device banana: no device that can be used here; give auto, cpu, cuda or cuda:1\n"
 
 
 @pytest.fixture
@@ -131,6 +134,7 @@ def test_json_of_search(call: Call, photos: Path) -> None:
     assert document == {
         "index": "photos.index",
         "query": {"text": "white"},
+        "unknown_words": [],
         "k": 2,
         "exact": True,
         "rerank": None,
@@ -210,6 +214,10 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
         (["search", "photos.index", "red", "-k", "0"], "at least one photo"),
         (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
         (["search", "photos", "red"], "no index here"),
+        (["search", "photos.index", "red", "--device", "cuda"], NO_CUDA),
+        (["index", "model", "photos", "--device", "cuda"], NO_CUDA),
+        (["search", "photos.index", "red", "--device", "banana"], NO_BANANA),
+        (["index", "model", "photos", "--device", "banana"], NO_BANANA),
         (
             ["search", "photos.index", "red", "--folder", "nowhere"],
             "--folder nowhere: the index has no photos in it",
@@ -226,6 +234,8 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
     ],
 )
 def test_bad_input_ends_with_one_line(call: Call, photos: Path, arguments: list[str], message: str) -> None:
+    if message is NO_CUDA and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
     call("index", "model", "photos")
     code, out, err = call(*arguments)
     assert (code, out) == (1, "")

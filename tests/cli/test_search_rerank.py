@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crossalign import RetrievalModel
 from crossalign.cli.main import main
+from crossalign.encoders.words import WordTokenizer
 from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "search"))
@@ -53,7 +55,7 @@ def test_json(call: Call, tmp_path: Path) -> None:
     )
     assert (code, err) == (0, "")
     document = json.loads(out)
-    assert document["rerank"] == {"model": "slow", "top": 6, "failures": []}
+    assert document["rerank"] == {"model": "slow", "top": 6, "unknown_words": [], "failures": []}
     assert document["seconds"]["rerank"] > 0
     hits: list[dict[str, Any]] = document["hits"]
     found = {hit.file: hit for hit in first}
@@ -68,6 +70,25 @@ def test_json(call: Call, tmp_path: Path) -> None:
         "search", "photos.index", "red", "-k", 5, "--rerank", "slow", "--rerank-top", 2, "--json"
     )
     assert json.loads(out)["rerank"]["top"] == 5
+
+
+def test_words_that_a_model_does_not_know_are_told(call: Call, tmp_path: Path) -> None:
+    words = WordTokenizer.build(["a red zebra"], min_count=1)
+    RetrievalModel(build("scan").config, tokenizer=words).save_pretrained(tmp_path / "narrow")
+    told = "crossalign: the model does not know: zebra, Giraffe\n"
+    query = ("search", "photos.index", "a red zebra, a Giraffe: zebra thing!")
+    code, out, err = call(*query, "--rerank", "narrow", "--json")
+    assert code == 0
+    assert err == f"{told}crossalign: narrow (--rerank) does not know: Giraffe, thing\n"
+    document = json.loads(out)
+    assert document["unknown_words"] == ["zebra", "Giraffe"]
+    assert document["rerank"]["unknown_words"] == ["Giraffe", "thing"]
+    assert call(*query)[2] == told
+    # A cut model reads the same words; a picture has none.
+    assert call("index", "fast", "photos", "--out", "cut", "--width", 6)[0] == 0
+    assert call("search", "cut", *query[2:])[2] == told
+    code, out, err = call("search", "cut", "--image", "photos/red 0.png", "--json")
+    assert (code, err, json.loads(out)["unknown_words"]) == (0, "", [])
 
 
 def test_the_sheet_shows_the_new_order(call: Call, tmp_path: Path) -> None:
@@ -146,9 +167,12 @@ def test_refusals_are_one_line(call: Call, arguments: list[str], message: str) -
     assert err.count("\n") == 1
 
 
-def test_a_scorer_cannot_be_indexed(call: Call, tmp_path: Path) -> None:
-    code, out, err = call("index", "slow", "photos", "--out", "new")
+@pytest.mark.parametrize("place", ["new", "photos.index"])
+def test_a_scorer_cannot_be_indexed(call: Call, tmp_path: Path, place: str) -> None:
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}
+    code, out, err = call("index", "slow", "photos", "--out", place)
     assert (code, out) == (1, "")
-    assert "slow: this model scores every pair of a photo and a text (scan)" in err
+    assert err.startswith("crossalign: slow: this model scores every pair of a photo and a text (scan)")
+    assert "--rebuild" not in err
     assert err.count("\n") == 1
-    assert not (tmp_path / "new").exists()
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"} == before

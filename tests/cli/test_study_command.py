@@ -153,6 +153,11 @@ def test_without_matplotlib_there_is_a_table_and_a_word(
         ),
         (["tiny.yaml", "--set", "training.epochs"], 1, "not of the form section.key=value"),
         (["tiny.yaml", "--device", "cuda:9"], 1, "--device cuda:9: PyTorch finds no CUDA device here"),
+        (
+            ["tiny.yaml", "--device", "banana"],
+            1,
+            "--device banana: no device that can be used here; give auto, cpu",
+        ),
     ],
 )
 def test_bad_calls_end_with_one_line_and_leave_nothing(

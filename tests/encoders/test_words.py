@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossalign.encoders.words import GRUEncoder, WordTokenizer
+from crossalign.encoders.words import GRUEncoder, Splitting, WordTokenizer
 from crossalign.errors import CrossAlignError
 
 TEXTS = ["A dog runs.", "a dog sleeps", "The DOG barks!", "a cat"]
@@ -34,6 +34,16 @@ def test_offsets_point_at_the_words() -> None:
     tokenizer = WordTokenizer.build(TEXTS, min_count=1)
     text = "The dog barks!"
     assert [text[start:end] for start, end in tokenizer.offsets(text)] == ["The", "dog", "barks", "!"]
+
+
+@pytest.mark.parametrize("splitting", ["plain", "treebank"])
+def test_unknown_words_are_named_once_in_order_and_as_written(splitting: Splitting) -> None:
+    tokenizer = WordTokenizer.build(TEXTS, min_count=1, max_length=9, splitting=splitting, borders=True)
+    found = tokenizer.unknown_words("A Zebra, a giraffe — the zebra!? Étage DOG")
+    assert found == ("Zebra", "giraffe")  # the cut is before the last words, the marks are none
+    assert tokenizer.unknown_words("Étage of a dog") == ("Étage", "of")
+    for known in ("a dog sleeps", "?! …", "", " "):
+        assert tokenizer.unknown_words(known) == ()
 
 
 def test_tokenizer_file_round_trip_and_damage(tmp_path: Path) -> None:

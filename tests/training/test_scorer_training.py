@@ -16,6 +16,8 @@ from crossalign.evaluation.of_run import evaluate_run
 from crossalign.evaluation.run_sources import run_sources
 from crossalign.model import RetrievalModel, evaluation_mode, scored_units
 from crossalign.recipe import load_recipe
+from crossalign.sources import Sources
+from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
@@ -74,6 +76,30 @@ def test_a_scorer_is_trained_and_its_score_decides_the_best_epoch(
     assert measured.model.scorer is not None
     trained = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["weights"]
     assert any("scorer" in name for name in trained) == (kind != "scan")
+
+
+@pytest.mark.parametrize("kind", ["sgr", "saf", "sgraf"])
+def test_a_scorer_with_too_few_places_for_regions_leaves_no_run(toy: Path, tmp_path: Path, kind: str) -> None:
+    recipe = load_recipe(toy, changes(kind, "model.scorer.regions=2"))
+    with pytest.raises(CrossAlignError, match=r"^model\.scorer\.regions is 2, .*/toy has up to 5 regions"):
+        train(recipe, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_places_are_checked_against_the_cells_of_photos(toy: Path) -> None:
+    network = "{name: test_byobnet, layer: 3, grid: 3, global_cell: true}"
+    size = "{size: 64, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25]}"
+    pixels = ["data.image_features=[]", f"model.image.backbones=[{network[:-1]}, input: {size}}}]"]
+    for places in (9, 10):
+        recipe = load_recipe(toy, changes("saf", *pixels, f"model.scorer.regions={places}"))
+        sources = Sources.open(recipe.data.collection)
+        if places == 10:
+            assert assemble_model(recipe, sources).scorer is not None
+        else:
+            with pytest.raises(
+                CrossAlignError, match=r"model\.image\.backbones has up to 10 regions an image"
+            ):
+                assemble_model(recipe, sources)
 
 
 def test_an_interrupted_scorer_run_ends_with_the_same_weights(toy: Path, tmp_path: Path) -> None:

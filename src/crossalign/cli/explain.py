@@ -81,6 +81,7 @@ def command(
 
     from crossalign.cli.explain_parts import Boxes, explain_collection, explain_photo, score_collection
     from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.notes import tell_unknown_words
     from crossalign.explain.gallery import GallerySettings
     from crossalign.explain.overlay import LARGEST_TOP
     from crossalign.model import RetrievalModel
@@ -97,6 +98,7 @@ def command(
         document = explain_photo(
             loaded, model, image, caption, target, top=top, units=units, all_words=all_words
         )
+        tell_unknown_words(document["unknown_words"])
         _tell_photo(document, as_json)
         return
     stores = {"image_features": image_features or (), "text_features": text_features, "raw": raw}

@@ -80,6 +80,7 @@ def explain_photo(
         "model": name,
         "image": str(image),
         **found.to_json(),
+        "unknown_words": model.unknown_words(caption),
         "picture": None if target is None else str(target),
     }
 
@@ -114,7 +115,7 @@ def explain_collection(
         mine = score_words(model, sources, split, words, progress=progress)
         grounding[shown] = _main_kinds(mine.result(settings.units, "accuracy"))
         if against is not None:
-            base = _scores_of(against, model, collection, split, words, stores, progress=progress)
+            base = _scores_of(against, model, sources, split, words, stores, progress=progress)
             grounding[base_shown] = _main_kinds(base.result(settings.units, "accuracy"))
     elif against is not None:
         raise _no_boxes(sources)
@@ -153,7 +154,7 @@ def score_collection(
     base = (
         None
         if against is None
-        else _scores_of(against, model, collection, split, words, stores, progress=progress)
+        else _scores_of(against, model, sources, split, words, stores, progress=progress)
     )
     if progress:
         shown, base_shown = _short_names(name, against)
@@ -173,16 +174,16 @@ def score_collection(
 def _scores_of(
     name: str,
     other: RetrievalModel,
-    collection: Path | None,
+    others: Sources,
     split: str,
     words: KnownWords,
     stores: dict[str, Any],
     *,
     progress: bool,
 ) -> WordScores:
-    """The scores of the base model, on features of its own run where it has some."""
+    """The scores of the base model on the other model's collection; see :func:`run_sources` for its stores there."""
     model = RetrievalModel.from_pretrained(name, other.device)
-    sources = run_sources(name, collection, **stores)
+    sources = run_sources(name, others.collection.folder, **stores)
     check_stores(model, sources)
     return score_words(model, sources, split, words, progress=progress)
 

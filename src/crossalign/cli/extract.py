@@ -128,10 +128,11 @@ def command(
     from crossalign.data.collection import Collection
     from crossalign.data.extract import extract_images, extract_texts
 
+    place = device_name(device)
     source = Collection.load(collection, image_root=image_root)
     shared: dict[str, Any] = {"dtype": dtype.value, "batch_size": batch_size}
     if text_model is not None:
-        encoder = text_backbone(text_model, max_length, text_layer).to(device_name(device))
+        encoder = text_backbone(text_model, max_length, text_layer).to(place)
         done = extract_texts(source, out, encoder, **shared)
     else:
         assert model is not None
@@ -146,7 +147,7 @@ def command(
         done = extract_images(
             source,
             out,
-            network.to(device_name(device)),
+            network.to(place),
             boxes=regions(boxes, detector, min_score, max_boxes),
             workers=max(0, (os.cpu_count() or 1) - 1) if workers is None else workers,
             **shared,

@@ -121,11 +121,7 @@ def _shown(values: tuple[float, ...]) -> str:
 
 
 def device_name(name: str) -> str:
-    """The device to use: ``auto`` is CUDA where there is one."""
-    import torch
+    """The device of ``--device``; asked for before anything else is done."""
+    from crossalign.devices import usable_device
 
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise CrossAlignError(f"--device {name}: PyTorch finds no CUDA device here; use cpu")
-    return name
+    return usable_device(name, "--device")

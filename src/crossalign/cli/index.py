@@ -48,6 +48,7 @@ def command(
     import json
     import shlex
 
+    from crossalign.cli.extract_parts import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.search import update_index
 
@@ -58,7 +59,7 @@ def command(
         rebuild=rebuild,
         width=width,
         batch_size=batch_size,
-        device=device,
+        device=device_name(device),
         progress=not as_json,
     )
     if as_json:

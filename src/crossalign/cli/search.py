@@ -41,7 +41,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it has moved since indexing.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
     ] = False,
@@ -50,6 +50,8 @@ def command(
     import json
     import time
 
+    from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.notes import tell_unknown_words
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
@@ -67,6 +69,7 @@ def command(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
             "search with words, or without --rerank"
         )
+    device = device_name(device)
     top = k if rerank is None else max(k, rerank_top)
     # Loaded, as later used, while others can open the index.
     reranker = None if rerank is None else Reranker.open(rerank, device)
@@ -84,6 +87,7 @@ def command(
         hits = engine.search(query, top, exact=exact, folder=folder, cosine=image is not None)
         searched = time.perf_counter()
         photos = engine.photos
+        unknown = engine.unknown_words(text or "")
     if folder and not hits:
         raise CrossAlignError(
             f"--folder {folder}: the index has no photos in it; give a folder within {photos}, "
@@ -93,6 +97,10 @@ def command(
     if reranker is not None and text is not None:
         hits = reranked(hits, text, reranker, progress=not as_json)
         ordered = time.perf_counter()
+    unknown_to_second = reranker.model.unknown_words(text or "") if reranker is not None else ()
+    tell_unknown_words(unknown)
+    if rerank is not None:
+        tell_unknown_words(unknown_to_second, f"{rerank} (--rerank)")
     left_out = [hit for hit in hits if hit.problem is not None]
     looked_at, hits = len(hits), hits[:k]
     if not complete:
@@ -115,6 +123,7 @@ def command(
         document = {
             "index": str(index),
             "query": {"text": text} if text is not None else {"image": str(image)},
+            "unknown_words": unknown,
             "k": k,
             "exact": exact,
             "rerank": None
@@ -122,6 +131,7 @@ def command(
             else {
                 "model": rerank,
                 "top": top,
+                "unknown_words": unknown_to_second,
                 "failures": [{"file": hit.file, "reason": hit.problem} for hit in left_out],
             },
             "folder": folder,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +16,8 @@ from crossalign.errors import CrossAlignError
 __all__ = ["load_strictly", "read_weights", "state_digest"]
 
 _WRAPPERS = ("state_dict", "model")
+# How files of torch.save begin: a zip file, before torch 1.6 a pickle of protocol 2.
+_TORCH = (b"PK", b"\x80\x02")
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -31,17 +32,30 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrossAlignError(
-            f"{path}: not a readable weights file ({reason}); save it as .safetensors"
-        ) from None
+    except PermissionError:
+        raise CrossAlignError(f"{path}: may not be read; change its permissions") from None
+    except Exception as error:  # damaged bytes raise nearly anything
+        raise CrossAlignError(f"{path}: {_trouble(path, error)}") from None
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CrossAlignError(f"{path}: holds other things than named tensors; save the state dict alone")
     return dict(content)
+
+
+def _trouble(path: Path, error: Exception) -> str:
+    """What is wrong with a file: PyTorch's own words advise to run what is in it."""
+    if path.suffix == ".safetensors":
+        return "not a weights file, or damaged: no .safetensors; check the path, or fetch it again"
+    with path.open("rb") as file:
+        made_by_torch = file.read(2) in _TORCH
+    if made_by_torch and isinstance(error, pickle.UnpicklingError):
+        return (
+            "not a readable weights file: holds other things than tensors, which are not unpickled, or is damaged; "
+            "save the state dict alone, best as .safetensors"
+        )
+    return "not a weights file, or damaged: no .safetensors, no file of torch.save; check the path, or fetch it again"
 
 
 def load_strictly(

@@ -126,6 +126,19 @@ class WordTokenizer:
         """Character span ``(start, end)`` of each token of one text; ``(0, 0)`` for its borders."""
         return [(int(start), int(end)) for start, end in self.tokenizer.encode(text).offsets]
 
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that become ``<unk>``, each once, in order and as they are written.
+
+        Punctuation marks are left out, and so is what a longer text has after ``max_length`` tokens.
+        """
+        found = self.tokenizer.encode(text)
+        named: dict[str, str] = {}
+        for token, (start, end) in zip(found.ids, found.offsets, strict=True):
+            word = text[start:end]
+            if token == self.unknown and any(map(str.isalnum, word)):
+                named.setdefault(word.lower(), word)
+        return tuple(named.values())
+
 
 def _splitter(tokenizer: Tokenizer, splitting: Splitting) -> Tokenizer:
     if splitting == "treebank":

@@ -11,12 +11,14 @@ import numpy as np
 from PIL import Image
 
 from crossalign.data.photos import open_photo
+from crossalign.devices import usable_device
 from crossalign.errors import CrossAlignError
+from crossalign.model import RetrievalModel
 from crossalign.search.edge import EdgeStore
 from crossalign.search.hit import Hit
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
-from crossalign.search.models import EmbeddingModel, PhotoScorer, embed_images, load_model
+from crossalign.search.models import EmbeddingModel, PhotoScorer, TruncatedModel, embed_images, load_model
 from crossalign.search.rerank import reranked
 from crossalign.search.store import StoreHit, VectorStore
 
@@ -71,6 +73,8 @@ class SearchEngine:
             if manifest.model is None:
                 raise CrossAlignError(f"{path}: does not say where the model is; give it (--model)")
             model = manifest.model
+        if isinstance(model, str | Path):
+            device = usable_device(device)
         # Loaded before the index is locked: it takes longer than the search.
         try:
             loaded = load_model(model, device)
@@ -157,6 +161,11 @@ class SearchEngine:
         if not text.strip():
             raise CrossAlignError("the query is empty; give some words")
         return self.model.encode_texts([text]).numpy()
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that the model does not know; see :meth:`crossalign.RetrievalModel.unknown_words`."""
+        model = self.model.model if isinstance(self.model, TruncatedModel) else self.model
+        return model.unknown_words(text) if isinstance(model, RetrievalModel) else ()
 
     def encode_image(self, image: str | Path | Image.Image) -> np.ndarray:
         """The query vectors ``(V, D)`` of a picture.

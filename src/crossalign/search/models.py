@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
+from crossalign.devices import usable_device
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.search.scan import Failure
@@ -20,7 +20,6 @@ __all__ = [
     "EmbeddingModel",
     "PhotoScorer",
     "TruncatedModel",
-    "device_of",
     "embed_images",
     "load_model",
     "model_name",
@@ -120,18 +119,11 @@ def load_model(
         if isinstance(model, RetrievalModel):
             model.require_embeddings()
         return model
-    loaded = RetrievalModel.from_pretrained(model, device_of(device))
+    loaded = RetrievalModel.from_pretrained(model, usable_device(device))
     try:
         return load_model(loaded)
     except CrossAlignError as error:
         raise CrossAlignError(f"{model}: {error}") from None
-
-
-def device_of(name: str) -> str:
-    """Where a model runs: ``auto`` is an accelerator where there is one."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def embed_images(model: EmbeddingModel, images: Sequence[Image]) -> np.ndarray:

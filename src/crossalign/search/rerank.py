@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from crossalign.devices import usable_device
 from crossalign.encode import packed_units
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel, evaluation_mode
 from crossalign.progress import track
 from crossalign.scorers.blocks import PackedUnits, score_blocks
 from crossalign.search.hit import Hit
-from crossalign.search.models import PhotoScorer, device_of
+from crossalign.search.models import PhotoScorer
 from crossalign.search.reading import PIXELS_AT_ONCE, Reading, read_ahead
 from crossalign.search.scan import Failure, FileState
 from crossalign.search.unit_cache import UnitCache
@@ -76,7 +77,7 @@ class Reranker:
         Raises:
             CrossAlignError: nothing that can be loaded is there, or it cannot re-rank photos.
         """
-        loaded = RetrievalModel.from_pretrained(model, device_of(device))
+        loaded = RetrievalModel.from_pretrained(model, usable_device(device))
         try:
             return cls(loaded, batch_size=batch_size, cache_bytes=cache_bytes)
         except CrossAlignError as error:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from crossalign.encoders.backbone import ImageBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.recipe import Recipe
+from crossalign.scorers.settings import SCANSettings
 from crossalign.settings import parse_settings
 from crossalign.sources import Sources
 from crossalign.towers import GRUSettings, ImageTowerConfig, TextTowerConfig
@@ -157,4 +160,26 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
             borders=words.borders,
         )
     torch.manual_seed(recipe.seed)
-    return RetrievalModel(config, tokenizer=tokenizer)
+    model = RetrievalModel(config, tokenizer=tokenizer)
+    _check_places(model, sources)
+    return model
+
+
+def _check_places(model: RetrievalModel, sources: Sources) -> None:
+    """Refuse a scorer with fewer places for regions than an image may have."""
+    scorer = model.config.scorer
+    if scorer is None or isinstance(scorer, SCANSettings):
+        return
+    if sources.image_stores:
+        # Stores that stand side by side hold the same regions.
+        store = sources.image_stores[0]
+        most, where = int(store.unit_counts(np.arange(len(store))).max(initial=0)), str(store.folder)
+    else:
+        backbone = model.image_tower.backbones[0]
+        assert isinstance(backbone, ImageBackbone)
+        most, where = len(backbone.grid_boxes()), "model.image.backbones"
+    if most > scorer.regions:
+        raise CrossAlignError(
+            f"model.scorer.regions is {scorer.regions}, but {where} has up to {most} regions an image; "
+            f"set model.scorer.regions={most}"
+        )

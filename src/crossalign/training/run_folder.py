@@ -1,8 +1,10 @@
-"""What is in a run's folder before training: whether it may be written to, and whether its run can go on."""
+"""A run's folder around training: whether it may be written to, whether its run can go on, what is left of it."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+import shutil
+from collections.abc import Iterator, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ from crossalign.folders import restore_folder
 from crossalign.model_folder import SETTINGS
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.recipe_differences import differing_settings
+from crossalign.training.metrics import MetricsLog
+from crossalign.training.state import RunState
 
-__all__ = ["check_model", "check_place", "check_recipe", "read_outcome"]
+__all__ = ["check_model", "check_place", "check_recipe", "cleared_without_step", "read_outcome"]
 
 
 def check_place(folder: Path) -> None:
@@ -55,6 +59,27 @@ def check_model(folder: Path) -> None:
         raise CrossAlignError(
             f"{folder / 'model'}: the model of this run is gone; put it back, or remove {folder} and train again"
         )
+
+
+@contextmanager
+def cleared_without_step(folder: Path, log: MetricsLog, state: RunState) -> Iterator[None]:
+    """Take the recipe and the log away again where an error ends a new run at its first step.
+
+    They would be in the way of the same command with the error mended. A kill leaves them.
+    """
+    new = state.step == 0
+    try:
+        yield
+    except Exception:
+        # Counted before the step is known to be good.
+        if new and state.step <= 1 and not (folder / "checkpoints").exists():
+            log.close()
+            for name in ("recipe.yaml", "metrics.jsonl"):
+                (folder / name).unlink(missing_ok=True)
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            with suppress(OSError):  # it holds other things
+                folder.rmdir()
+        raise
 
 
 def read_outcome(path: Path, names: Set[str], newer: Set[str] = frozenset()) -> dict[str, Any]:

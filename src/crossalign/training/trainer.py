@@ -36,7 +36,13 @@ from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
-from crossalign.training.run_folder import check_model, check_place, check_recipe, read_outcome
+from crossalign.training.run_folder import (
+    check_model,
+    check_place,
+    check_recipe,
+    cleared_without_step,
+    read_outcome,
+)
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
 from crossalign.training.warm_start import begins_warm, warm_start
@@ -194,7 +200,7 @@ def train(
         )
 
     # ---- the loop
-    with progress_bar(progress) as bar:
+    with cleared_without_step(folder, log, state), progress_bar(progress) as bar:
         total = len(sampler) * recipe.training.epochs
         task = bar.add_task("train", total=total, completed=state.step, status="")
         if checkpoint is not None:
