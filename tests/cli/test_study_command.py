@@ -73,7 +73,7 @@ def test_a_study_grows_into_its_folders(study: Path, call: Call) -> None:
     code, out, err = call(study, "--only", "base")
     assert code == 0
     assert "base-seed0: run 1 of 1" in err
-    assert "whole: not run yet with seed 0" in out
+    assert "not run yet: whole" in out
     assert out.splitlines()[-1] == "saved: studies/tiny/table.md"
     assert Path("runs/studies/tiny/base-seed0/model/config.json").is_file()
     code, out, err = call(study, "--json")

@@ -110,7 +110,7 @@ def test_nothing_missing_or_wrong_is_hidden() -> None:
         "better, seed 4: failed: out of luck",
         "better, seed 5: left out, made with other settings (model.dim); repeat the --set of then, or remove the "
         "record and run it again",
-        "none: not run yet with seed 0, 1",
+        "not run yet: none",
         "old: has records but is no variant of the study; remove them",
     ]
     page = study_page(summary, picture="study.png")
