@@ -65,13 +65,13 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.errors import CrossAlignError
     from crossalign.evaluation.of_run import evaluate_run
+    from crossalign.evaluation.result_folder import check_result_place
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs
     from crossalign.evaluation.tables import result_table
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise CrossAlignError(f"{out}: not a folder; choose another place (--out)")
+    if out is not None:
+        check_result_place(out)
     measured = evaluate_run(
         model,
         collection=collection,

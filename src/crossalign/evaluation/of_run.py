@@ -12,6 +12,7 @@ import torch
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import Reranker, split_gallery, split_result
+from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
@@ -41,12 +42,17 @@ class RunEvaluation:
     grounding: GroundingResult | None
 
     def save(self, folder: str | Path) -> None:
-        """Write the result's folder, replacing an old result."""
+        """Write the result's folder, replacing an old result.
+
+        Raises:
+            CrossAlignError: the folder holds anything else.
+        """
+        check_result_place(Path(folder))
         # That of an earlier evaluation would be taken for this one's.
-        (Path(folder) / "grounding.json").unlink(missing_ok=True)
+        (Path(folder) / GROUNDING).unlink(missing_ok=True)
         self.result.save(folder, overwrite=True)
         if self.grounding is not None:
-            write_json(Path(folder) / "grounding.json", self.grounding.to_json())
+            write_json(Path(folder) / GROUNDING, self.grounding.to_json())
 
     def to_dict(self) -> dict[str, Any]:
         """One document for machines."""

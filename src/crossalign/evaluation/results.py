@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import RankTable
+from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
 __all__ = ["Reranking", "RetrievalResult", "ids_digest", "write_ranks"]
 
-_FORMAT = "crossalign-retrieval-result"
 _VERSION = 1
 
 
@@ -137,7 +137,7 @@ class RetrievalResult:
     def to_dict(self) -> dict[str, Any]:
         """What ``results.json`` tells, for machines, less the file of ranks."""
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "format_version": _VERSION,
             "collection": self.collection,
             "split": self.split,
@@ -161,7 +161,7 @@ class RetrievalResult:
             CrossAlignError: the folder holds a result and ``overwrite`` is false.
         """
         folder = Path(folder)
-        document, ranks = folder / "results.json", folder / "ranks.npz"
+        document, ranks = folder / DOCUMENT, folder / RANKS
         if document.exists() and not overwrite:
             raise CrossAlignError(
                 f"{document}: already exists; remove it, allow overwriting or choose another folder"
@@ -178,11 +178,11 @@ class RetrievalResult:
             CrossAlignError: nothing there, another format or version, or a file that is damaged.
         """
         path = Path(path)
-        folder = path.parent if path.name == "results.json" else path
-        document = folder / "results.json"
+        folder = path.parent if path.name == DOCUMENT else path
+        document = folder / DOCUMENT
         if not document.exists():
             raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
-        return cls.from_document(read_json(document), document, folder / "ranks.npz", source=str(path))
+        return cls.from_document(read_json(document), document, folder / RANKS, source=str(path))
 
     @classmethod
     def from_document(
@@ -218,7 +218,7 @@ class RetrievalResult:
 
 
 def _check_document(content: Any, path: Path) -> _Document:
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CrossAlignError(
             f"{path}: not a retrieval result of crossalign; pass a folder that 'evaluate' wrote"
         )
