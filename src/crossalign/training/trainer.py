@@ -36,7 +36,7 @@ from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
-from crossalign.training.run_folder import check_model, check_place, check_recipe, read_outcome
+from crossalign.training.run_folder import RECIPE, check_model, check_place, check_recipe, read_outcome
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
 from crossalign.training.warm_start import begins_warm, warm_start
@@ -116,12 +116,12 @@ def train(
     check_place(folder)
     checkpoint_path = folder / "checkpoints" / "last.ckpt"
     checkpoint = None
-    if (folder / "recipe.yaml").exists():
+    if (folder / RECIPE).exists():
         if resume == "never":
             raise CrossAlignError(
                 f"{folder}: holds a run already; continue it with --resume auto, or choose another"
             )
-        check_recipe(recipe, folder / "recipe.yaml")
+        check_recipe(recipe, folder / RECIPE)
         if (folder / "training.json").exists():
             check_model(folder)
             names = {field.name for field in fields(TrainingResult)}
@@ -171,7 +171,7 @@ def train(
         fabric.strategy.precision.load_state_dict(checkpoint["precision"])
         state = RunState(**checkpoint["state"])
     else:
-        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_text(folder / RECIPE, recipe.to_yaml())
         torch.manual_seed(recipe.seed)
     log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
     collapse = CollapseGuard(count=state.collapsed)
