@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import asked_top
+
 _NAMED = 5
 
 
@@ -30,11 +32,13 @@ def command(
         ),
     ] = None,
     rerank_top: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="How many of the best photos --rerank looks at; -k of them if that is more."
+            min=1,
+            show_default="50",
+            help="How many of the best photos --rerank looks at; -k of them if that is more.",
         ),
-    ] = 50,
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write the hits as a picture, such as hits.png.")
     ] = None,
@@ -52,6 +56,7 @@ def command(
 
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
+    from crossalign.evaluation.run_sources import short_name
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
 
     if (text is None) == (image is None):
@@ -67,7 +72,8 @@ def command(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
             "search with words, or without --rerank"
         )
-    top = k if rerank is None else max(k, rerank_top)
+    looked_through = asked_top(rerank, rerank_top)
+    top = k if rerank is None else max(k, looked_through)
     # Loaded, as later used, while others can open the index.
     reranker = None if rerank is None else Reranker.open(rerank, device)
     with SearchEngine.open(index, model, device=device) as engine:
@@ -108,7 +114,7 @@ def command(
         note = f"{len(hits)} of {count:,} photos in {photos.name}" + (f"/{folder}" if folder else "")
         note += f" · {image.name}" if image is not None else ""
         if rerank is not None:
-            note += f" · best {looked_at - len(left_out)} re-ranked by {Path(rerank).resolve().name}"
+            note += f" · best {looked_at - len(left_out)} re-ranked by {short_name(rerank)}"
         shown = text if text is not None else open_photo(image or Path())
         save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
     if as_json:

@@ -66,10 +66,25 @@ class Reranking(_Part):
     Attributes:
         model: fingerprint of the model that did.
         top: how many of each query.
+        name: the last parts of its path, as they were told; None in a result of an older version.
     """
 
     model: str
     top: int
+    name: str | None = None
+
+    def told(self, images: int, captions: int) -> str:
+        """In words, such as ``best 50 re-ranked by runs/scan``.
+
+        Args:
+            images, captions: in a gallery, which may be fewer than asked for.
+        """
+        best = f"best {self.top}"
+        if self.top >= captions:
+            best = f"all {images} images and {captions} captions"
+        elif self.top >= images:
+            best = f"all {images} images, {best} captions"
+        return f"{best} re-ranked by {self.name or f'model {self.model[:12]}'}"
 
 
 class _Document(_Part):
@@ -134,6 +149,15 @@ class RetrievalResult:
         """The protocol in words: ``full``, or ``mean of 5 folds``."""
         return "full" if self.table.folds == 1 else f"mean of {self.table.folds} folds"
 
+    @property
+    def reranked(self) -> str:
+        """What a second model did, in words; empty without one."""
+        if self.reranking is None:
+            return ""
+        size = len(self.table.i2t) // self.table.folds
+        captions = np.bincount(self.table.image_of_text // size)
+        return self.reranking.told(size, int(captions.max()))
+
     def to_dict(self) -> dict[str, Any]:
         """What ``results.json`` tells, for machines, less the file of ranks."""
         return {
@@ -143,7 +167,7 @@ class RetrievalResult:
             "split": self.split,
             "model": self.model,
             **({} if self.width is None else {"width": self.width}),
-            **({} if self.reranking is None else {"reranking": self.reranking.model_dump()}),
+            **({} if self.reranking is None else {"reranking": self.reranking.model_dump(exclude_none=True)}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
             "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},

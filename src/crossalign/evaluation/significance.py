@@ -52,7 +52,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences in every recall and in ``rsum``, and what they were computed from."""
+    """The differences in every recall and in ``rsum``, and what they were computed from.
+
+    ``baseline_reranked`` and ``candidate_reranked`` say in words what a second model put into order, if one did.
+    """
 
     collection: str
     split: str
@@ -65,6 +68,8 @@ class Comparison:
     resamples: int
     seed: int
     differences: tuple[Difference, ...]
+    baseline_reranked: str = ""
+    candidate_reranked: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain lists and dictionaries."""
@@ -154,6 +159,8 @@ def compare_groups(
         resamples=resamples,
         seed=seed,
         differences=differences,
+        baseline_reranked=_reranked(baselines),
+        candidate_reranked=_reranked(candidates),
     )
 
 
@@ -180,6 +187,12 @@ def permutation_p_values(differences: np.ndarray, *, resamples: int = 10_000, se
 def significance_mark(p_value: float) -> str:
     """``***`` below 0.001, ``**`` below 0.01, ``*`` below 0.05, else nothing."""
     return "*" * sum(p_value < level for level in (0.05, 0.01, 0.001))
+
+
+def _reranked(runs: Sequence[RetrievalResult]) -> str:
+    """In words what was put into order by second models, each said once."""
+    told = dict.fromkeys(run.reranked for run in runs)
+    return " or ".join(words or "not re-ranked" for words in told) if any(told) else ""
 
 
 def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
