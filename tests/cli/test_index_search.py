@@ -205,11 +205,18 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
     ("arguments", "message"),
     [
         (["search", "photos.index"], "give words, or a picture"),
-        (["search", "photos.index", "red", "--image", "x.png"], "give words, or a picture"),
+        (["search", "photos.index", "red", "--image", "x.png"], "one of the two, not both"),
         (["search", "photos.index", "  "], "the query is empty"),
         (["search", "photos.index", "red", "-k", "0"], "at least one photo"),
         (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
-        (["search", "photos", "red"], "no index here"),
+        (["search", "photos", "red"], "photos: not an index; did you mean "),
+        (["search", "photos", "red"], "photos.index?"),
+        (["search", "photos/white.jpg", "red"], "white.jpg: not a folder; give the folder of an index"),
+        (
+            ["search", "photos/ünï 写真", "red"],
+            "if these are photos, make one beside them: crossalign index MODEL",
+        ),
+        (["search", "nowhere", "red"], "no index here (index.json is missing); make one: crossalign index"),
         (
             ["search", "photos.index", "red", "--folder", "nowhere"],
             "--folder nowhere: the index has no photos in it",

@@ -59,7 +59,9 @@ def command(
     from crossalign.evaluation.run_sources import short_name
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
 
-    if (text is None) == (image is None):
+    if text is not None and image is not None:
+        raise CrossAlignError("both words and --image are given; search with one of the two, not both")
+    if text is None and image is None:
         raise CrossAlignError(
             'give words, or a picture with --image: crossalign search INDEX "a dog on the beach"'
         )
