@@ -101,9 +101,17 @@ def test_unlike_runs_are_refused() -> None:
     run = result_of(table, source="runs/a", caption_digest="1")
     other_owner = table.image_of_text[::-1].copy()
     for other, message in (
-        (result_of(table, collection="coco"), "the collection is 'tiny' in runs/a and 'coco' in another"),
-        (result_of(table, split="val"), "the split is 'test' in runs/a and 'val' in another"),
+        (
+            result_of(table, collection="coco"),
+            "the collection is 'tiny' in runs/a and 'coco' in another; evaluate both on the same collection",
+        ),
+        (
+            result_of(table, split="val"),
+            "the split is 'test' in runs/a and 'val' in another; evaluate both on the same split",
+        ),
+        (result_of(random_table(0, folds=2)), "with the same protocol (--folds)"),
         (result_of(random_table(0, folds=2)), "the protocol is 'full' in runs/a and 'mean of 2 folds'"),
+        (result_of(random_table(0, images=31)), "in another; evaluate both on the same collection and split"),
         (result_of(random_table(0, images=31)), "the number of images is 30 in runs/a and 31"),
         (result_of(random_table(0, owner=np.arange(30))), "the number of captions is 73 in runs/a and 30"),
         (result_of(replace(table, ks=(1, 5))), "the cut-offs of recall"),

@@ -24,6 +24,13 @@ __all__ = [
 
 _TOGETHER = 256
 """Sign patterns drawn at a time."""
+_SAME_DATA = "on the same collection and split"
+_REMEDIES = {
+    "collection": "on the same collection (--collection)",
+    "split": "on the same split (--split)",
+    "protocol": "with the same protocol (--folds)",
+    "cut-offs of recall": "with the same cut-offs",
+}
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,6 @@ def _reranked(runs: Sequence[RetrievalResult]) -> str:
 def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
     for first, other in combinations(runs, 2):
         one, two = first.source or "the first run", other.source or "another"
-        remedy = "evaluate both on the same split and protocol"
         for what, here, there in (
             ("collection", first.collection, other.collection),
             ("split", first.split, other.split),
@@ -212,9 +218,11 @@ def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
             # A digest is compared only where both runs know theirs.
             if here != there and here is not None and there is not None:
                 raise CrossAlignError(
-                    f"runs cannot be compared: the {what} is {here!r} in {one} and {there!r} in {two}; {remedy}"
+                    f"runs cannot be compared: the {what} is {here!r} in {one} and {there!r} in {two}; "
+                    f"evaluate both {_REMEDIES.get(what, _SAME_DATA)}"
                 )
         if not np.array_equal(first.table.image_of_text, other.table.image_of_text):
             raise CrossAlignError(
-                f"runs cannot be compared: captions belong to other images in {one} than in {two}; {remedy}"
+                f"runs cannot be compared: captions belong to other images in {one} than in {two}; "
+                f"evaluate both {_SAME_DATA}"
             )
