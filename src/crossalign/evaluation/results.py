@@ -206,7 +206,9 @@ class RetrievalResult:
         document = folder / DOCUMENT
         if not document.exists():
             raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
-        return cls.from_document(read_json(document), document, folder / RANKS, source=str(path))
+        return cls.from_document(
+            read_json(document, "evaluate again"), document, folder / RANKS, source=str(path)
+        )
 
     @classmethod
     def from_document(

@@ -77,7 +77,7 @@ def read_outcome(path: Path, names: Set[str], newer: Set[str] = frozenset()) -> 
     Raises:
         CrossAlignError: it holds anything else.
     """
-    content = read_json(path)
+    content = read_json(path, "remove it, and --resume auto writes it again")
     if not isinstance(content, dict) or not names - newer <= content.keys() <= names:
         raise CrossAlignError(
             f"{path}: does not hold {', '.join(sorted(names - newer))}; remove it, and --resume auto writes it again"
