@@ -135,7 +135,12 @@ def test_the_folder_is_named_after_the_recipe(
 def test_list_and_show_train_nothing(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call("train", "--list")
-    assert (code, out.split(), err) == (0, list(available_recipes()), "")
+    names, told = zip(*(line.split(maxsplit=1) for line in out.splitlines()), strict=True)
+    assert (code, names, err) == (0, available_recipes(), "")
+    assert told[names.index("flickr8k-vse-infinity")] == (
+        "VSE-infinity (Chen et al., CVPR 2021) on Flickr8k: grid cells and a BiGRU, pooled by GPO, hinge ranking loss"
+    )
+    assert all(30 < len(words) < 230 for words in told)
     name = "scenes-vse-selfalign"
     code, out, err = call(
         "train",

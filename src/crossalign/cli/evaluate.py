@@ -39,7 +39,7 @@ def command(
     ] = None,
     rerank_top: Annotated[
         int | None,
-        typer.Option(min=1, show_default="50", help="How many of each query's best --rerank looks at."),
+        typer.Option(min=1, help="How many of each query's best --rerank looks at; default: 50."),
     ] = None,
     out: Annotated[
         Path | None,

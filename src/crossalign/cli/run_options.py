@@ -1,14 +1,15 @@
-"""Options that several commands on a trained model share: what the model is given."""
+"""What several commands share: options on what a model is given, and lists of what there is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top"]
+__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "listed"]
 
 _TOP = 50
 
@@ -31,3 +32,9 @@ def asked_top(rerank: str | None, rerank_top: int | None) -> int:
     if rerank is None and rerank_top is not None:
         raise CrossAlignError(f"--rerank-top {rerank_top}: nothing re-ranks; give a model with --rerank too")
     return _TOP if rerank_top is None else rerank_top
+
+
+def listed(told: Mapping[str, str]) -> str:
+    """A line each: the name, and what is told of it."""
+    width = max(map(len, told))
+    return "\n".join(f"{name:<{width}}  {words}" for name, words in told.items())

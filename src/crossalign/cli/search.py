@@ -35,8 +35,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            show_default="50",
-            help="How many of the best photos --rerank looks at; -k of them if that is more.",
+            help="How many of the best photos --rerank looks at, -k of them if that is more; default: 50.",
         ),
     ] = None,
     sheet: Annotated[
@@ -45,7 +44,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it has moved since indexing.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda ...")] = "auto",
+    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
     ] = False,
