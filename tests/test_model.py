@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -234,10 +235,13 @@ def test_box_regions_come_from_the_caller_or_a_detector(tiny_photos: Callable[..
     ("damage", "message"),
     [
         (lambda f: (f / "config.json").unlink(), "config.json is missing"),
-        (lambda f: (f / "config.json").write_text("{"), "not valid JSON"),
+        (lambda f: (f / "config.json").write_text("{"), "not valid JSON .*; put a whole copy back, or save"),
         (lambda f: (f / "config.json").write_text('{"format_version": 99}'), "not a crossalign model"),
-        (lambda f: (f / "model.safetensors").write_bytes(b"\0" * 64), "cannot be loaded"),
-        (lambda f: (f / "model.safetensors").unlink(), "cannot be loaded"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(b"\0" * 64),
+            "cannot be loaded .*; put a whole copy",
+        ),
+        (lambda f: (f / "model.safetensors").unlink(), "no such file; the model folder is not complete, put"),
         (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json"),
         (
             lambda f: (f / "config.json").write_text(
@@ -263,8 +267,13 @@ def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     content = json.loads(path.read_text())
     content["model"]["dim"] = 13
     path.write_text(json.dumps(content))
-    with pytest.raises(CrossAlignError, match="cannot be loaded"):
+    with pytest.raises(CrossAlignError) as caught:
         RetrievalModel.from_pretrained(tmp_path / "m")
+    told = str(caught.value)
+    assert "not of the shapes that config.json beside it asks for (" in told
+    assert told.count(" and not (") == 2
+    assert re.search(r", and \d+ more\); put back the config\.json", told)
+    assert len(told) < 400
 
 
 def test_photos_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class Outer(Settings):
         ("count: '64'", "count: input should be a valid integer"),
         ("count: 3.0", "count: input should be a valid integer"),
         ("layer: false", "layer: input should be a valid integer"),
-        ("rate: true", "rate: input should be a valid number"),
+        ("rate: true", "rate: input should be a valid number, found true"),
+        ("count: null", "count: input should be a valid integer, found null"),
         ("mean: [0.5, false]", "mean.1: input should be a valid number"),
         ("mean: [0.5]", "mean.1: field required"),
         ("rate: .inf", "rate: input should be a finite number"),
@@ -67,10 +68,20 @@ class Outer(Settings):
         ("part: {kind: inner, sizes: [2, 1]}", "part: sizes must rise"),
         ("parts: [{}, {sizes: ['1']}]", "parts.1.sizes.0: input should be a valid integer"),
         ("parts: [{size: 1}]", "unknown key 'parts.0.size'"),
-        ("part: 3", "part: input should be a valid dictionary"),
+        ("part: 3", "part: give settings such as {kind: inner}, found 3"),
+        ("part: {kind: foo}", "part.kind: 'foo' is none of inner, other"),
+        ("count: zero", "count: input should be a valid integer, found 'zero'"),
+        ("count: [1]", "count: input should be a valid integer, found [1]"),
+        (f"count: {'x ' * 99}y", f"count: input should be a valid integer, found '{'x ' * 30} ...'"),
+        ("counts: 3", "unknown key 'counts', did you mean count?"),
+        ("part: {kind: inner, size: [1]}", "unknown key 'part.size', did you mean sizes?"),
+        ("part: {kind: other, opened: true}", "unknown key 'part.opened', did you mean open?"),
+        ("parts: [3]", "parts.0: give settings such as {kind: inner}, found 3"),
+        ("extra: 3", "extra: give settings (key: value), found 3"),
         (
             "count: true\nopen: 1\nnam: y",
-            "count: input should be a valid integer; open: input should be a valid",
+            "count: input should be a valid integer, found true; open: input should be a valid boolean, found 1; "
+            "unknown key 'nam', did you mean name?",
         ),
     ],
 )
@@ -81,7 +92,9 @@ def test_a_value_of_another_type_is_named(values: str, message: str) -> None:
 
 
 def test_what_is_no_mapping_is_told() -> None:
-    with pytest.raises(CrossAlignError, match="there: the whole: input should be a valid dictionary"):
+    with pytest.raises(
+        CrossAlignError, match=r"^there: the whole: give settings \(key: value\), found \[1\]$"
+    ):
         parse_settings(Outer, [1], "there")
 
 

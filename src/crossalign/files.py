@@ -58,21 +58,27 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, remedy: str = "") -> Any:
     """Read a JSON file.
+
+    Args:
+        remedy: what to do about a file that is damaged, for the message.
 
     Raises:
         CrossAlignError: the file is missing, not UTF-8 or not JSON; the message names the file and the line.
     """
     path = Path(path)
+    then = f"; {remedy}" if remedy else ""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CrossAlignError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise CrossAlignError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+        raise CrossAlignError(
+            f"{path}: not UTF-8 (byte {error.start}){then or '; save it as UTF-8'}"
+        ) from None
     except json.JSONDecodeError as error:
-        raise CrossAlignError(f"{path}: not valid JSON (line {error.lineno}: {error.msg})") from None
+        raise CrossAlignError(f"{path}: not valid JSON (line {error.lineno}: {error.msg}){then}") from None
 
 
 def file_digest(path: str | Path) -> str:

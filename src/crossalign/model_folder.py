@@ -31,6 +31,7 @@ OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE}
 LATER = ("embedding_size", "scorer")
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
+_MEND = "put a whole copy back, or save the model again"
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,36 @@ class StoredModel:
         """Give a freshly built model its weights.
 
         Raises:
-            CrossAlignError: the weights file is damaged or of another model.
+            CrossAlignError: the weights file is missing, damaged or of another model.
         """
         weights = self.folder / WEIGHTS
+        if not weights.is_file():
+            raise CrossAlignError(f"{weights}: no such file; the model folder is not complete, {_MEND}")
         try:
-            missing, unknown = model.load_state_dict(load_file(weights), strict=False)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise CrossAlignError(f"{weights}: cannot be loaded ({' '.join(str(error).split())})") from None
+            stored = load_file(weights)
+        except (OSError, SafetensorError) as error:
+            raise CrossAlignError(
+                f"{weights}: cannot be loaded ({' '.join(str(error).split())}); {_MEND}"
+            ) from None
+        self._check_shapes(stored, model.state_dict())
+        missing, unknown = model.load_state_dict(stored, strict=False)
         missing = [key for key in missing if not key.startswith(KEPT_ELSEWHERE)]
         if missing or unknown:
             raise CrossAlignError(
                 f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again"
+            )
+
+    def _check_shapes(self, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+        wrong = [name for name, value in stored.items() if name in own and own[name].shape != value.shape]
+        if wrong:
+            named = ", ".join(
+                f"{name} is {tuple(stored[name].shape)} and not {tuple(own[name].shape)}"
+                for name in wrong[:2]
+            )
+            more = f", and {len(wrong) - 2} more" if len(wrong) > 2 else ""
+            raise CrossAlignError(
+                f"{self.folder / WEIGHTS}: not of the shapes that {SETTINGS} beside it asks for ({named}{more}); put "
+                f"back the {SETTINGS} it was saved with, or save the model again"
             )
 
 
@@ -144,9 +164,11 @@ def read_model(name: str | Path) -> StoredModel:
         CrossAlignError: nothing is there, or what is there is damaged or of another version.
     """
     folder = _locate(name)
-    content = read_json(folder / SETTINGS)
+    content = read_json(folder / SETTINGS, _MEND)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        raise CrossAlignError(f"{folder / SETTINGS}: not a crossalign model of format {FORMAT_VERSION}")
+        raise CrossAlignError(
+            f"{folder / SETTINGS}: not a crossalign model of format {FORMAT_VERSION}; {_MEND}"
+        )
     config = parse_settings(ModelConfig, content.get("model"), str(folder / SETTINGS))
     if config.image.detector is not None:
         detector = config.image.detector.model_copy(update={"model": str(folder / DETECTOR)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ __all__ = [
     "Recipe",
     "TrainingSettings",
     "available_recipes",
+    "described_recipes",
     "load_recipe",
 ]
 
@@ -193,6 +195,16 @@ def available_recipes() -> tuple[str, ...]:
     """Names of the recipes that come with the package."""
     folder = resources.files("crossalign.recipes")
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def described_recipes() -> dict[str, str]:
+    """The first sentence of each recipe that comes with the package, by name."""
+    told = {}
+    for name in available_recipes():
+        text = (resources.files("crossalign.recipes") / f"{name}.yaml").read_text(encoding="utf-8")
+        comment = takewhile(lambda line: line.startswith("#"), text.splitlines())
+        told[name] = " ".join(line.lstrip("# ") for line in comment).split(". ")[0].rstrip(".")
+    return told
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
@@ -13,6 +14,9 @@ from crossalign.errors import CrossAlignError
 __all__ = ["Settings", "parse_settings"]
 
 S = TypeVar("S", bound=BaseModel)
+# How pydantic calls something else in place of settings.
+_NO_SETTINGS = ("model_type", "model_attributes_type", "dict_type")
+_LONGEST = 60
 
 
 def _strict(schema: Any, owner: type[BaseModel]) -> Any:
@@ -34,7 +38,7 @@ def _strict(schema: Any, owner: type[BaseModel]) -> Any:
 
 def _no_switch(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("input should be a valid number")
+        raise ValueError(f"input should be a valid number, found {_shown(value)}")
     return value
 
 
@@ -79,7 +83,15 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
         for problem in error.errors():
             place = _place(values, problem["loc"], missing=problem["type"] == "missing")
             if problem["type"] == "extra_forbidden":
-                problems.append(f"unknown key '{place}'")
+                known = [name for part in _parts_at(kind, problem["loc"][:-1]) for name in part.model_fields]
+                close = get_close_matches(str(problem["loc"][-1]), known, 1)
+                problems.append(f"unknown key '{place}'" + (f", did you mean {close[0]}?" if close else ""))
+            elif problem["type"] in _NO_SETTINGS:
+                example = _example(_parts_at(kind, problem["loc"]))
+                problems.append(f"{place or 'the whole'}: {example}, found {_shown(problem['input'])}")
+            elif problem["type"] == "union_tag_invalid":
+                kinds = problem["ctx"]["expected_tags"].replace("'", "")
+                problems.append(f"{place}.kind: '{problem['ctx']['tag']}' is none of {kinds}")
             elif problem["type"] == "union_tag_not_found":
                 problems.append(f"{place}: kind is missing; it says which one is meant")
             elif problem["type"] == "value_error":
@@ -88,8 +100,45 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
                 )
             else:
                 told = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+                if problem["type"] != "missing":
+                    told += f", found {_shown(problem['input'], quote=True)}"
                 problems.append(f"{place or 'the whole'}: {told}")
         raise CrossAlignError(f"{source}: {'; '.join(problems)}") from None
+
+
+def _parts_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[type[BaseModel]]:
+    """The classes that settings at this place may be of."""
+    found = [kind]
+    for part in location:
+        fields = [model.model_fields[part] for model in found if part in model.model_fields]
+        if fields:
+            found = [model for field in fields for model in _classes(field.annotation)]
+        elif isinstance(part, str):
+            # The name of the kind that is meant, which the values do not nest.
+            found = [m for m in found if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+    return found
+
+
+def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The classes of settings within ``A | B``, ``tuple[A, ...]`` and their like."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _classes(part)
+
+
+def _example(parts: Sequence[type[BaseModel]]) -> str:
+    kinds = [part.model_fields["kind"].default for part in parts if "kind" in part.model_fields]
+    return f"give settings such as {{kind: {kinds[0]}}}" if kinds else "give settings (key: value)"
+
+
+def _shown(value: Any, *, quote: bool = False) -> str:
+    """A value on one line, not too long."""
+    # As YAML writes them.
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    text = "null" if value is None else " ".join(text.split())
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+    return f"'{text}'" if quote and isinstance(value, str) else text
 
 
 def _place(values: Any, location: Sequence[int | str], *, missing: bool) -> str:

@@ -284,6 +284,9 @@ def test_the_gallery_has_all_its_pieces(world: World, gallery: Path) -> None:
     assert use["concepts"] == 7
     assert f"{use['used_by_regions']} of 7" in page.words
     assert "Words and the regions they chose" in text
+    assert "and what the concepts of the codebook are about." in text
+    # A folder that is just called run tells nothing.
+    assert "What scenes-vse-selfalign matches" in page.words
     assert "From word to region" in text
     assert {"run", "base"} <= set(summary["grounding"])
     assert f"{summary['grounding']['base']['accuracy']:.1f}" in text
@@ -323,13 +326,17 @@ def test_without_a_codebook_the_page_says_why(world: World, call: Call, tmp_path
         (world.base, "trained without Local Concept Alignment"),
         (world.run / "model", "no training run with a checkpoint"),
     ):
+        title = {"base": "base", "model": "scenes-vse-selfalign"}[model.name]
         code, out, _ = call(
             model, "--collection", world.scenes.folder, "-o", "g", "--pairs", 1, "--overwrite"
         )
         assert code == 0
         assert f"no concepts: {model}: {reason}" in out
         assert out.splitlines()[-1] == "gallery: g/index.html"
-        assert reason in "\n".join(Page((tmp_path / "g" / "index.html").read_text(encoding="utf-8")).words)
+        page = (tmp_path / "g" / "index.html").read_text(encoding="utf-8")
+        assert reason in "\n".join(Page(page).words)
+        assert "concepts of the codebook are about" not in page
+        assert f"What {title} matches" in Page(page).words
 
 
 def test_a_gallery_is_replaced_only_when_asked_for_and_nothing_else_ever(

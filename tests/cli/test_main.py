@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -73,6 +74,27 @@ print(json.dumps([report, heavy]))
     assert set(helps) == set(COMMANDS)
     whole = next(out for call, _, out, _ in report if call == ["--help"])
     assert all(name in whole for name in COMMANDS)
+
+
+def test_the_terminal_alone_breaks_the_lines_of_a_help(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in COMMANDS:
+        _, out, _ = run(capsys, name, "--help")
+        lines = [line.strip() for line in out.split("╭")[0].splitlines()]
+        for line, following in pairwise(lines):
+            # A line that goes on in the next is full.
+            if line and following:
+                assert len(line) + len(following.split()[0]) > 90, (name, line)
+
+
+def test_every_device_option_names_the_same_choices(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    for name in ("evaluate", "explain", "study", "index", "search"):
+        assert "auto, cpu, cuda, cuda:1" in run(capsys, name, "--help")[1], name
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

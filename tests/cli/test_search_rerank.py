@@ -93,7 +93,7 @@ def test_words_that_a_model_does_not_know_are_told(call: Call, tmp_path: Path) -
 
 def test_the_sheet_shows_the_new_order(call: Call, tmp_path: Path) -> None:
     code, _, _ = call(
-        "search", "photos.index", "a green thing", "-k", 4, "--rerank", "slow", "--sheet", "hits.png"
+        "search", "photos.index", "a green thing", "-k", 4, "--rerank", "slow/model", "--sheet", "hits.png"
     )
     assert code == 0
     with SearchEngine.open("photos.index", device="cpu") as engine:
@@ -151,6 +151,7 @@ def test_photos_that_cannot_be_read_are_named_in_one_line(call: Call, tmp_path: 
         (["red", "--rerank", "fast"], "fast: re-ranking needs a model with a scorer"),
         (["red", "--rerank", "features"], "features: this model was trained on imported features and has no"),
         (["red", "--rerank", "nothing"], "nothing: no such model folder"),
+        (["red", "--rerank-top", "5"], "--rerank-top 5: nothing re-ranks; give a model with --rerank too"),
         (["red", "--rerank", "slow", "-k", "0"], "at least one photo"),
         (
             ["red", "--rerank", "slow", "--folder", "nowhere"],

@@ -59,7 +59,9 @@ def one_line(text: str) -> str:
 
 def test_list_and_show_run_nothing(study: Path, call: Call) -> None:
     code, out, err = call("--list")
-    assert (code, out.split(), err) == (0, list(available_studies()), "")
+    names, told = zip(*(line.split(maxsplit=1) for line in out.splitlines()), strict=True)
+    assert (code, names, err) == (0, available_studies(), "")
+    assert told[names.index("codebook-size")] == "Size of the codebook, Flickr8k"
     for arguments in (("--show", "codebook-size"), ("codebook-size", "--show")):
         code, out, err = call(*arguments)
         assert (code, err) == (0, "")

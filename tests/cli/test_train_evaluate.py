@@ -135,7 +135,12 @@ def test_the_folder_is_named_after_the_recipe(
 def test_list_and_show_train_nothing(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, out, err = call("train", "--list")
-    assert (code, out.split(), err) == (0, list(available_recipes()), "")
+    names, told = zip(*(line.split(maxsplit=1) for line in out.splitlines()), strict=True)
+    assert (code, names, err) == (0, available_recipes(), "")
+    assert told[names.index("flickr8k-vse-infinity")] == (
+        "VSE-infinity (Chen et al., CVPR 2021) on Flickr8k: grid cells and a BiGRU, pooled by GPO, hinge ranking loss"
+    )
+    assert all(30 < len(words) < 230 for words in told)
     name = "scenes-vse-selfalign"
     code, out, err = call(
         "train",
@@ -232,9 +237,9 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
         ("recipe.yaml", b"name: caf\xe9", "recipe.yaml: not UTF-8 (byte 9)"),
         ("recipe.yaml", b"- tiny", "recipe.yaml: not a mapping of settings; the run there cannot go on"),
         ("recipe.yaml", b"name: tiny", "data: field required; the run there cannot go on"),
-        ("training.json", b"{", "training.json: not valid JSON"),
-        ("training.json", b"[]", "training.json: does not hold best_rsum, best_epoch"),
-        ("training.json", b'{"best": 3}', "training.json: does not hold best_rsum, best_epoch"),
+        ("training.json", b"{", "; remove it, and --resume auto writes it again"),
+        ("training.json", b"[]", "training.json: does not hold best_epoch, best_rsum"),
+        ("training.json", b'{"best": 3}', "training.json: does not hold best_epoch, best_rsum"),
         ("model", None, "model: the model of this run is gone; put it back, or remove"),
         ("model/config.json", None, "model: the model of this run is gone; put it back, or remove"),
     ],
@@ -291,10 +296,38 @@ def test_a_run_replaces_no_model_with_other_things_in_it(world: World, tmp_path:
     run = tmp_path / "run"
     shutil.copytree(world.run / "model", run / "model")
     (run / "model" / "notes.txt").write_text("mine")
-    code, out, err = call("train", world.recipe, "--out", run)
+    shutil.copyfile(world.run / "recipe.yaml", run / "recipe.yaml")
+    code, out, err = call("train", world.recipe, "--out", run, "--resume", "auto")
     assert (code, out) == (1, "")
     assert "model: holds 'notes.txt', which is of no crossalign model" in one_line(err)
     assert (run / "model" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.usefixtures("untrained")
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_a_folder_of_other_things_is_no_place_for_a_run(
+    world: World, tmp_path: Path, call: Call, resume: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dog.jpg").write_text("mine")
+    code, out, err = call("train", world.recipe, "--out", tmp_path / "photos", "--resume", resume)
+    assert (code, out) == (1, "")
+    assert one_line(err) == (
+        f"crossalign: {tmp_path / 'photos'}: holds 'dog.jpg' and no run (recipe.yaml is missing); "
+        "choose another folder (--out)"
+    )
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["dog.jpg"]
+
+
+def test_an_empty_folder_and_a_run_killed_over_its_first_file_are_trained_in(
+    world: World, tmp_path: Path, call: Call
+) -> None:
+    for name, left in (("empty", None), ("killed", ".recipe.yaml.abcd1234.tmp")):
+        (tmp_path / name).mkdir()
+        if left is not None:
+            (tmp_path / name / left).write_text("name: ti")
+        assert call("train", world.recipe, "--out", tmp_path / name, "--set", "training.epochs=1")[0] == 0
+        assert left is None or not (tmp_path / name / left).exists()
 
 
 def test_a_run_of_before_a_setting_existed_goes_on(world: World, tmp_path: Path, call: Call) -> None:
@@ -383,6 +416,38 @@ def test_a_file_in_place_of_the_result_is_told_first(world: World, tmp_path: Pat
     code, _, err = call("evaluate", world.run, "--out", tmp_path / "file" / "x")
     assert (code, "Not a directory; a part of this path is a file" in one_line(err)) == (1, True)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("index.json", "{}"),
+        ("results.json", '{"task": "mine"}'),
+        ("results.json", "[1]"),
+        ("notes.txt", "mine"),
+    ],
+)
+def test_a_folder_of_other_things_is_no_place_for_a_result(
+    tmp_path: Path, call: Call, file: str, content: str
+) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / file).write_text(content)
+    # Before any work: there is no such model either.
+    code, out, err = call("evaluate", "none", "--out", tmp_path / "place")
+    assert (code, out) == (1, "")
+    assert one_line(err) == (
+        f"crossalign: {tmp_path / 'place'}: holds '{file}', which is of no result; choose another folder (--out)"
+    )
+    assert {path.name: path.read_text() for path in (tmp_path / "place").iterdir()} == {file: content}
+
+
+def test_a_result_is_replaced_also_a_damaged_one(world: World, tmp_path: Path, call: Call) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    for _ in range(2):
+        assert call("evaluate", world.run, "--out", place)[0] == 0
+        assert RetrievalResult.load(place).split == "test"
+        (place / "results.json").write_text('{"format": ')
 
 
 def test_the_split_that_chose_the_model_gives_the_score_of_training(world: World, call: Call) -> None:

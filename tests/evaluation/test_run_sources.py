@@ -13,7 +13,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crossalign.data.collection import Collection
 from crossalign.data.features import FeatureWriter
-from crossalign.evaluation.run_sources import place_of_result, run_recipe, run_sources, told_inputs
+from crossalign.evaluation.run_sources import (
+    place_of_result,
+    run_recipe,
+    run_sources,
+    short_name,
+    told_inputs,
+    told_name,
+)
 from photo_collection import paint, write_collection
 
 
@@ -86,3 +93,23 @@ def test_the_own_collection_gives_what_the_recipe_names(run: Path, tmp_path: Pat
     raw = run_sources(run, raw=True)
     assert (raw.image_stores, raw.text_store) == ((), None)
     assert place_of_result(run, recipe, raw, "test", 5) == run / "results" / "test-5-folds-raw"
+
+
+@pytest.mark.parametrize(
+    ("model", "short", "told"),
+    [
+        ("runs/scan", "scan", "runs/scan"),
+        ("/data/runs/scan/model", "scan", "runs/scan"),
+        ("../scan/", "scan", "scan"),
+        ("scan", "scan", "scan"),
+        ("someone/scan-flickr", "scan-flickr", "someone/scan-flickr"),
+    ],
+)
+def test_a_second_model_goes_by_its_name(model: str, short: str, told: str) -> None:
+    assert (short_name(model), told_name(model)) == (short, told)
+
+
+def test_a_second_model_told_from_within_its_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scan" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "scan")
+    assert [told_name(model) for model in (".", "model", "./model", Path("."))] == ["scan"] * 4

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import RankTable, compare, compare_groups, comparison_table, result_table
+from crossalign.evaluation.results import Reranking
 from crossalign.evaluation.significance import permutation_p_values, significance_mark
 
 
@@ -100,9 +101,17 @@ def test_unlike_runs_are_refused() -> None:
     run = result_of(table, source="runs/a", caption_digest="1")
     other_owner = table.image_of_text[::-1].copy()
     for other, message in (
-        (result_of(table, collection="coco"), "the collection is 'tiny' in runs/a and 'coco' in another"),
-        (result_of(table, split="val"), "the split is 'test' in runs/a and 'val' in another"),
+        (
+            result_of(table, collection="coco"),
+            "the collection is 'tiny' in runs/a and 'coco' in another; evaluate both on the same collection",
+        ),
+        (
+            result_of(table, split="val"),
+            "the split is 'test' in runs/a and 'val' in another; evaluate both on the same split",
+        ),
+        (result_of(random_table(0, folds=2)), "with the same protocol (--folds)"),
         (result_of(random_table(0, folds=2)), "the protocol is 'full' in runs/a and 'mean of 2 folds'"),
+        (result_of(random_table(0, images=31)), "in another; evaluate both on the same collection and split"),
         (result_of(random_table(0, images=31)), "the number of images is 30 in runs/a and 31"),
         (result_of(random_table(0, owner=np.arange(30))), "the number of captions is 73 in runs/a and 30"),
         (result_of(replace(table, ks=(1, 5))), "the cut-offs of recall"),
@@ -116,6 +125,31 @@ def test_unlike_runs_are_refused() -> None:
     assert compare(run, result_of(table), resamples=10).differences  # one of both knows no digest
     with pytest.raises(CrossAlignError, match="at least one"):
         compare_groups([run], [])
+
+
+def test_a_re_ranked_result_says_so() -> None:
+    plain = result_of(random_table(0))
+    by = Reranking(model="abcdef0123456789", top=20, name="runs/scan")
+    other = replace(plain, reranking=by)
+    assert (plain.reranked, other.reranked) == ("", "best 20 re-ranked by runs/scan")
+    assert result_table(other).title == "tiny, test, full, best 20 re-ranked by runs/scan"
+    for first, second, told in (
+        (plain, plain, ""),
+        (plain, other, ", candidate: best 20 re-ranked by runs/scan"),
+        (other, plain, ", baseline: best 20 re-ranked by runs/scan"),
+        (other, other, ", best 20 re-ranked by runs/scan"),
+    ):
+        assert comparison_table(compare(first, second, resamples=10)).title == f"tiny, test, full{told}"
+    mixed = compare_groups([plain, other], [plain], resamples=10)
+    assert mixed.baseline_reranked == "not re-ranked or best 20 re-ranked by runs/scan"
+    # 30 images and 73 captions; without a name as older versions wrote it.
+    older = replace(plain, reranking=Reranking(model="abcdef0123456789", top=50))
+    assert older.reranked == "all 30 images, best 50 captions re-ranked by model abcdef012345"
+    assert replace(plain, reranking=by.model_copy(update={"top": 73})).reranked == (
+        "all 30 images and 73 captions re-ranked by runs/scan"
+    )
+    folded = replace(result_of(random_table(0, folds=2)), reranking=by)
+    assert folded.reranked == "all 15 images, best 20 captions re-ranked by runs/scan"
 
 
 def test_tables_show_numbers_and_marks() -> None:

@@ -77,7 +77,7 @@ def test_the_table_says_what_the_summary_holds() -> None:
     assert "| `base` | 2 of 2 |" in base
     assert "301.0 ± 1.4 | 301.0 ± 1.4 | 4.0 ± 0.0 | – |" in base
     assert better.endswith("| +5.5 (+4.5 to +6.5), p = 0.021 |")
-    assert none == "| `none` | 0 of 2 |" + " – |" * 10
+    assert none == "| `none` | 0 of 2 |" + " – |" * 11
 
 
 def test_another_opponent_is_named_and_pipes_do_no_harm() -> None:

@@ -203,17 +203,30 @@ def test_the_command_saves_a_re_ranked_result_under_a_name_of_its_own(runs: tupl
     answer = CliRunner().invoke(app, arguments)
     assert answer.exit_code == 0, answer.output
     told = json.loads(answer.stdout)
-    assert told["reranking"] == {"model": RetrievalModel.from_pretrained(slow).fingerprint, "top": 3}
+    by = RetrievalModel.from_pretrained(slow).fingerprint
+    assert told["reranking"] == {"model": by, "top": 3, "name": f"{slow.parent.name}/slow"}
     saved = json.loads((fast / "results" / "val-3-by-slow" / "results.json").read_text())
     assert saved["metrics"] == told["metrics"]
     assert not (fast / "results" / "val").exists()
+    # The model folder of a run goes by the run's name; the table says what it shows.
+    answer = CliRunner().invoke(
+        app, ["evaluate", str(fast), "--split", "val", "--rerank", str(slow / "model")]
+    )
+    assert answer.exit_code == 0, answer.output
+    assert f"saved: {fast / 'results' / 'val-50-by-slow'}" in answer.stdout.replace("\n", "")
+    assert f"re-ranked by {slow.parent.name}/slow" in " ".join(answer.stdout.split())
+    answer = CliRunner().invoke(app, ["evaluate", str(fast), "--rerank-top", "3"])
+    assert isinstance(answer.exception, CrossAlignError)
+    assert str(answer.exception) == "--rerank-top 3: nothing re-ranks; give a model with --rerank too"
 
 
 def test_what_does_not_fit_is_refused_in_one_line(runs: tuple[Path, Path], toy: Path, tmp_path: Path) -> None:
     fast, slow = runs
-    with pytest.raises(CrossAlignError, match="needs a first model with embeddings"):
+    with pytest.raises(
+        CrossAlignError, match=f"^{slow}: scores every pair already; --rerank needs a first model"
+    ):
         evaluate_run(slow, split="val", rerank=slow)
-    with pytest.raises(CrossAlignError, match="needs a model with a scorer"):
+    with pytest.raises(CrossAlignError, match=f"^{fast}: --rerank needs a model with a scorer"):
         evaluate_run(fast, split="val", rerank=fast)
     with pytest.raises(CrossAlignError, match=r"scores every pair of a photo and a text \(sgr\)"):
         RetrievalModel.from_pretrained(slow).encode_texts(["red"])

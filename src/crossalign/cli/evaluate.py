@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures
+from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures, asked_top
 
 
 def command(
@@ -38,8 +38,9 @@ def command(
         ),
     ] = None,
     rerank_top: Annotated[
-        int, typer.Option(min=1, help="How many of each query's best --rerank looks at.")
-    ] = 50,
+        int | None,
+        typer.Option(min=1, help="How many of each query's best --rerank looks at; default: 50."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -65,13 +66,14 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.extract_parts import device_name
-    from crossalign.errors import CrossAlignError
     from crossalign.evaluation.of_run import evaluate_run
+    from crossalign.evaluation.result_folder import check_result_place
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs
     from crossalign.evaluation.tables import result_table
 
-    if out is not None and out.exists() and not out.is_dir():
-        raise CrossAlignError(f"{out}: not a folder; choose another place (--out)")
+    top = asked_top(rerank, rerank_top)
+    if out is not None:
+        check_result_place(out)
     measured = evaluate_run(
         model,
         collection=collection,
@@ -82,14 +84,14 @@ def command(
         raw=raw,
         width=width,
         rerank=rerank,
-        rerank_top=rerank_top,
+        rerank_top=top,
         device=device_name(device),
         command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
     recipe = run_recipe(model)
     if out is None and recipe is not None:
-        out = place_of_result(Path(model), recipe, measured.sources, split, folds, width, rerank, rerank_top)
+        out = place_of_result(Path(model), recipe, measured.sources, split, folds, width, rerank, top)
     if collection is not None:
         typer.echo(told_inputs(measured.sources), err=True)
     if out is not None:

@@ -17,7 +17,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.encoded_pairs import Units
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import check_stores
-from crossalign.evaluation.run_sources import run_sources
+from crossalign.evaluation.run_sources import run_recipe, run_sources, short_name
 from crossalign.evaluation.scene_words import has_scene_truth
 from crossalign.explain.concepts import Codebook, NoCodebookError, load_codebook
 from crossalign.explain.correspondence import correspond
@@ -74,7 +74,7 @@ def explain_photo(
     pair = encode_photo_and_caption(model, photo, caption, str(image))
     found = correspond(pair, top=top, units=units, all_words=all_words)
     if target is not None:
-        note = f"{image.name} · {Path(name).name} · similarity of photo and caption {found.score:.2f}"
+        note = f"{image.name} · {_title_name(name)} · similarity of photo and caption {found.score:.2f}"
         save_picture(draw_correspondence(photo, found, note=note, all_words=all_words), target)
     return {
         "model": name,
@@ -124,7 +124,7 @@ def explain_collection(
         model,
         sources,
         split,
-        name=Path(name).name,
+        name=_title_name(name),
         codebook=codebook,
         settings=settings,
         grounding=grounding,
@@ -192,6 +192,16 @@ def _short_names(name: str, against: str | None) -> tuple[str, str]:
     """The last parts of both models' places, or the whole where those are the same."""
     short, base = Path(name).name, Path(against or "").name
     return (name, against or "") if short == base else (short, base)
+
+
+def _title_name(model: str) -> str:
+    """The name of a model for people: that of its folder, or of its recipe where the folder is just called `run`."""
+    short = short_name(model)
+    if short != "run":
+        return short
+    place = Path(model).resolve()
+    recipe = run_recipe(place.parent if place.name == "model" else place)
+    return short if recipe is None else recipe.name
 
 
 def _no_boxes(sources: Sources) -> CrossAlignError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated
 
@@ -73,6 +75,12 @@ def _options(
     pass
 
 
+def _reflowed(command: Callable[..., None]) -> str:
+    """A command's help, each paragraph on one line: the terminal breaks them, and keeps breaks of the source."""
+    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
 for _name in COMMANDS:
     # 'import' is a keyword: its module is cli/import_.py. A command module exports its function as `command`,
     # or a typer.Typer as `app` where it has sub-commands.
@@ -80,7 +88,7 @@ for _name in COMMANDS:
     if hasattr(_module, "app"):
         app.add_typer(_module.app, name=_name)
     else:
-        app.command(_name)(_module.command)
+        app.command(_name, help=_reflowed(_module.command))(_module.command)
 
 
 def main(arguments: list[str] | None = None) -> None:

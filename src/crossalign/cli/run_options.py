@@ -1,12 +1,17 @@
-"""Options that several commands on a trained model share: what the model is given."""
+"""What several commands share: options on what a model is given, and lists of what there is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-__all__ = ["ImageFeatures", "Raw", "TextFeatures"]
+from crossalign.errors import CrossAlignError
+
+__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "listed"]
+
+_TOP = 50
 
 ImageFeatures = Annotated[
     list[str] | None,
@@ -16,3 +21,20 @@ TextFeatures = Annotated[
     str | None, typer.Option(help="FeatureStore instead of captions; default: the run's own.")
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")]
+
+
+def asked_top(rerank: str | None, rerank_top: int | None) -> int:
+    """How many of the best are put into order.
+
+    Raises:
+        CrossAlignError: ``--rerank-top`` without ``--rerank``.
+    """
+    if rerank is None and rerank_top is not None:
+        raise CrossAlignError(f"--rerank-top {rerank_top}: nothing re-ranks; give a model with --rerank too")
+    return _TOP if rerank_top is None else rerank_top
+
+
+def listed(told: Mapping[str, str]) -> str:
+    """A line each: the name, and what is told of it."""
+    width = max(map(len, told))
+    return "\n".join(f"{name:<{width}}  {words}" for name, words in told.items())

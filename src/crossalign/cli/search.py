@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import asked_top
+
 _NAMED = 5
 
 
@@ -30,11 +32,12 @@ def command(
         ),
     ] = None,
     rerank_top: Annotated[
-        int,
+        int | None,
         typer.Option(
-            min=1, help="How many of the best photos --rerank looks at; -k of them if that is more."
+            min=1,
+            help="How many of the best photos --rerank looks at, -k of them if that is more; default: 50.",
         ),
-    ] = 50,
+    ] = None,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write the hits as a picture, such as hits.png.")
     ] = None,
@@ -54,9 +57,12 @@ def command(
     from crossalign.cli.notes import tell_unknown_words
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
+    from crossalign.evaluation.run_sources import short_name
     from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
 
-    if (text is None) == (image is None):
+    if text is not None and image is not None:
+        raise CrossAlignError("both words and --image are given; search with one of the two, not both")
+    if text is None and image is None:
         raise CrossAlignError(
             'give words, or a picture with --image: crossalign search INDEX "a dog on the beach"'
         )
@@ -70,7 +76,8 @@ def command(
             "search with words, or without --rerank"
         )
     device = device_name(device)
-    top = k if rerank is None else max(k, rerank_top)
+    looked_through = asked_top(rerank, rerank_top)
+    top = k if rerank is None else max(k, looked_through)
     # Loaded, as later used, while others can open the index.
     reranker = None if rerank is None else Reranker.open(rerank, device)
     with SearchEngine.open(index, model, device=device) as engine:
@@ -116,7 +123,7 @@ def command(
         note = f"{len(hits)} of {count:,} photos in {photos.name}" + (f"/{folder}" if folder else "")
         note += f" · {image.name}" if image is not None else ""
         if rerank is not None:
-            note += f" · best {looked_at - len(left_out)} re-ranked by {Path(rerank).resolve().name}"
+            note += f" · best {looked_at - len(left_out)} re-ranked by {short_name(rerank)}"
         shown = text if text is not None else open_photo(image or Path())
         save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
     if as_json:

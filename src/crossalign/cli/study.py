@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import listed
+
 
 def command(
     study: Annotated[
@@ -42,7 +44,7 @@ def command(
         bool, typer.Option("--show", help="Print the whole study, defaults included, and stop.")
     ] = False,
     list_studies: Annotated[
-        bool, typer.Option("--list", help="Print the names of the studies and stop.")
+        bool, typer.Option("--list", help="Print what studies there are and stop.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print study.json on standard output.")] = False,
 ) -> None:
@@ -55,7 +57,7 @@ def command(
     from crossalign.study.settings import available_studies, load_study
 
     if list_studies:
-        typer.echo("\n".join(available_studies()))
+        typer.echo(listed({name: load_study(name).title for name in available_studies()}))
         return
     if not study:
         raise typer.BadParameter(

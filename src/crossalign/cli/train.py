@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import listed
+
 
 class Resume(StrEnum):
     """What to do with a run that is already in the folder."""
@@ -38,7 +40,7 @@ def command(
         bool, typer.Option("--show", help="Print the whole recipe, defaults included, and stop.")
     ] = False,
     list_recipes: Annotated[
-        bool, typer.Option("--list", help="Print the names of the recipes and stop.")
+        bool, typer.Option("--list", help="Print what recipes there are and stop.")
     ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
@@ -50,10 +52,10 @@ def command(
 
     An interrupted run goes on with --resume auto and ends with the same weights.
     """
-    from crossalign.recipe import available_recipes, load_recipe
+    from crossalign.recipe import available_recipes, described_recipes, load_recipe
 
     if list_recipes:
-        typer.echo("\n".join(available_recipes()))
+        typer.echo(listed(described_recipes()))
         return
     if not recipe:
         raise typer.BadParameter(

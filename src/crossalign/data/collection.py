@@ -97,7 +97,7 @@ class Collection:
             raise CrossAlignError(
                 f"{folder}: not a collection (no {tables.DESCRIPTION}); make one with 'crossalign import'"
             )
-        description = read_json(path)
+        description = read_json(path, "import the collection again")
         if not isinstance(description, dict) or description.get("format_version") != FORMAT_VERSION:
             raise CrossAlignError(f"{path}: not format version {FORMAT_VERSION}; import the collection again")
         missing = {"name", "image_root", "splits", "provenance", "checksums"} - description.keys()

@@ -81,7 +81,7 @@ class Layout(BaseModel):
             raise CrossAlignError(
                 f"{folder}: not a feature store (no {MANIFEST}); make one with 'crossalign extract'"
             )
-        manifest = read_json(path)
+        manifest = read_json(path, _MEND)
         if not isinstance(manifest, dict):
             raise CrossAlignError(f"{path}: not a manifest; {_MEND}")
         version = manifest.get("format_version")

@@ -188,7 +188,9 @@ class TextBackbone(nn.Module):
             raise CrossAlignError(
                 f"{path}: no such file; the model folder is not complete, save the model again"
             )
-        config = parse_settings(TextBackboneConfig, read_json(path), str(path))
+        config = parse_settings(
+            TextBackboneConfig, read_json(path, "put a whole copy back, or save the model again"), str(path)
+        )
         return cls(config.model_copy(update={"name": str(folder)}))
 
 

@@ -38,11 +38,13 @@ class Reranker:
 
     Attributes:
         top: how many of each query's best it puts into order.
+        name: of the model, for the record.
     """
 
     model: RetrievalModel
     sources: Sources
     top: int = 50
+    name: str | None = None
 
 
 def evaluate_model(
@@ -84,6 +86,8 @@ def split_gallery(
 ) -> tuple[Split, Gallery]:
     """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
+    if reranker is not None:
+        _check_reranking(model, reranker)
     if width is not None:
         _check_truncation(model, width)
     part, images, texts = sources.split(model, split)
@@ -93,6 +97,7 @@ def split_gallery(
         first = first.truncated(width, model.embedding_parts)
     if reranker is None:
         return part, first
+    assert isinstance(first, EmbeddingGallery)
     return part, _reranked(first, reranker, sources, part, split, progress)
 
 
@@ -117,7 +122,9 @@ def split_result(
         split=split,
         model=model.fingerprint,
         width=width,
-        reranking=None if reranker is None else Reranking(model=reranker.model.fingerprint, top=reranker.top),
+        reranking=None
+        if reranker is None
+        else Reranking(model=reranker.model.fingerprint, top=reranker.top, name=reranker.name),
         command=command,
         image_ids=part.image_ids,
         caption_ids=part.caption_ids,
@@ -155,15 +162,9 @@ def _check_truncation(model: RetrievalModel, width: int) -> None:
     check_width(width, model.dim, model.embedding_parts)
 
 
-def _reranked(
-    fast: EmbeddingGallery | ScoredGallery,
-    reranker: Reranker,
-    sources: Sources,
-    part: Split,
-    split: str,
-    progress: bool,
-) -> RerankedGallery:
-    if isinstance(fast, ScoredGallery):
+def _check_reranking(model: RetrievalModel, reranker: Reranker) -> None:
+    """Said before anything is encoded."""
+    if model.scorer is not None:
         raise CrossAlignError(
             "--rerank needs a first model with embeddings; this one scores every pair already"
         )
@@ -171,6 +172,16 @@ def _reranked(
         raise CrossAlignError(
             "--rerank needs a model with a scorer (model.scorer in its recipe); this one compares embeddings"
         )
+
+
+def _reranked(
+    fast: EmbeddingGallery,
+    reranker: Reranker,
+    sources: Sources,
+    part: Split,
+    split: str,
+    progress: bool,
+) -> RerankedGallery:
     check_stores(reranker.model, reranker.sources)
     other, images, texts = reranker.sources.split(reranker.model, split)
     if (list(other.image_ids), list(other.caption_ids)) != (list(part.image_ids), list(part.caption_ids)):

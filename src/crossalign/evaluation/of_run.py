@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from crossalign.errors import CrossAlignError
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import Reranker, split_gallery, split_result
+from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
-from crossalign.evaluation.run_sources import run_recipe, run_sources
+from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.files import write_json
 from crossalign.model import RetrievalModel
@@ -41,12 +43,17 @@ class RunEvaluation:
     grounding: GroundingResult | None
 
     def save(self, folder: str | Path) -> None:
-        """Write the result's folder, replacing an old result."""
+        """Write the result's folder, replacing an old result.
+
+        Raises:
+            CrossAlignError: the folder holds anything else.
+        """
+        check_result_place(Path(folder))
         # That of an earlier evaluation would be taken for this one's.
-        (Path(folder) / "grounding.json").unlink(missing_ok=True)
+        (Path(folder) / GROUNDING).unlink(missing_ok=True)
         self.result.save(folder, overwrite=True)
         if self.grounding is not None:
-            write_json(Path(folder) / "grounding.json", self.grounding.to_json())
+            write_json(Path(folder) / GROUNDING, self.grounding.to_json())
 
     def to_dict(self) -> dict[str, Any]:
         """One document for machines."""
@@ -90,13 +97,24 @@ def evaluate_run(
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
     reranker = None
     if rerank is not None:
+        if model.scorer is not None:
+            raise CrossAlignError(
+                f"{name}: scores every pair already; --rerank needs a first model with embeddings"
+            )
         second = RetrievalModel.from_pretrained(rerank, device)
+        if second.scorer is None:
+            raise CrossAlignError(
+                f"{rerank}: --rerank needs a model with a scorer (model.scorer in its recipe), this one compares "
+                "embeddings; name another"
+            )
         place = sources.collection.folder
         stores: tuple[str, ...] = ()
         if not raw and not second.config.image.backbones and run_recipe(rerank) is None:
             # It takes imported features alone and names none of its own, as converted models.
             stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
-        reranker = Reranker(second, run_sources(rerank, place, stores, raw=raw), rerank_top)
+        reranker = Reranker(
+            second, run_sources(rerank, place, stores, raw=raw), rerank_top, told_name(rerank)
+        )
     part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
     result = split_result(
         model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import RankTable
+from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
 __all__ = ["Reranking", "RetrievalResult", "ids_digest", "write_ranks"]
 
-_FORMAT = "crossalign-retrieval-result"
 _VERSION = 1
 
 
@@ -66,10 +66,25 @@ class Reranking(_Part):
     Attributes:
         model: fingerprint of the model that did.
         top: how many of each query.
+        name: the last parts of its path, as they were told; None in a result of an older version.
     """
 
     model: str
     top: int
+    name: str | None = None
+
+    def told(self, images: int, captions: int) -> str:
+        """In words, such as ``best 50 re-ranked by runs/scan``.
+
+        Args:
+            images, captions: in a gallery, which may be fewer than asked for.
+        """
+        best = f"best {self.top}"
+        if self.top >= captions:
+            best = f"all {images} images and {captions} captions"
+        elif self.top >= images:
+            best = f"all {images} images, {best} captions"
+        return f"{best} re-ranked by {self.name or f'model {self.model[:12]}'}"
 
 
 class _Document(_Part):
@@ -134,16 +149,25 @@ class RetrievalResult:
         """The protocol in words: ``full``, or ``mean of 5 folds``."""
         return "full" if self.table.folds == 1 else f"mean of {self.table.folds} folds"
 
+    @property
+    def reranked(self) -> str:
+        """What a second model did, in words; empty without one."""
+        if self.reranking is None:
+            return ""
+        size = len(self.table.i2t) // self.table.folds
+        captions = np.bincount(self.table.image_of_text // size)
+        return self.reranking.told(size, int(captions.max()))
+
     def to_dict(self) -> dict[str, Any]:
         """What ``results.json`` tells, for machines, less the file of ranks."""
         return {
-            "format": _FORMAT,
+            "format": FORMAT,
             "format_version": _VERSION,
             "collection": self.collection,
             "split": self.split,
             "model": self.model,
             **({} if self.width is None else {"width": self.width}),
-            **({} if self.reranking is None else {"reranking": self.reranking.model_dump()}),
+            **({} if self.reranking is None else {"reranking": self.reranking.model_dump(exclude_none=True)}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
             "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},
@@ -161,7 +185,7 @@ class RetrievalResult:
             CrossAlignError: the folder holds a result and ``overwrite`` is false.
         """
         folder = Path(folder)
-        document, ranks = folder / "results.json", folder / "ranks.npz"
+        document, ranks = folder / DOCUMENT, folder / RANKS
         if document.exists() and not overwrite:
             raise CrossAlignError(
                 f"{document}: already exists; remove it, allow overwriting or choose another folder"
@@ -178,11 +202,13 @@ class RetrievalResult:
             CrossAlignError: nothing there, another format or version, or a file that is damaged.
         """
         path = Path(path)
-        folder = path.parent if path.name == "results.json" else path
-        document = folder / "results.json"
+        folder = path.parent if path.name == DOCUMENT else path
+        document = folder / DOCUMENT
         if not document.exists():
             raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
-        return cls.from_document(read_json(document), document, folder / "ranks.npz", source=str(path))
+        return cls.from_document(
+            read_json(document, "evaluate again"), document, folder / RANKS, source=str(path)
+        )
 
     @classmethod
     def from_document(
@@ -218,7 +244,7 @@ class RetrievalResult:
 
 
 def _check_document(content: Any, path: Path) -> _Document:
-    if not isinstance(content, dict) or content.get("format") != _FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CrossAlignError(
             f"{path}: not a retrieval result of crossalign; pass a folder that 'evaluate' wrote"
         )

@@ -9,7 +9,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.sources import Sources
 
-__all__ = ["place_of_result", "run_recipe", "run_sources", "told_inputs"]
+__all__ = ["place_of_result", "run_recipe", "run_sources", "short_name", "told_inputs", "told_name"]
 
 
 def run_recipe(name: str | Path) -> Recipe | None:
@@ -64,6 +64,20 @@ def told_inputs(sources: Sources) -> str:
     )
 
 
+def short_name(model: str | Path) -> str:
+    """The name of a model's folder; that of its run where it is a run's ``model``."""
+    place = Path(model).resolve()
+    return place.parent.name if place.name == "model" else place.name
+
+
+def told_name(model: str | Path) -> str:
+    """The last parts of a model's path as they were told: ``runs/scan``, also for ``/data/runs/scan/model``."""
+    parts = [part for part in Path(model).parts if part not in ("/", "..")]
+    if parts[-1:] == ["model"]:
+        parts.pop()
+    return "/".join(parts[-2:]) or short_name(model)
+
+
 def place_of_result(
     run: Path,
     recipe: Recipe,
@@ -94,7 +108,7 @@ def place_of_result(
     if width is not None:
         parts.append(f"width-{width}")
     if rerank is not None:
-        parts.append(f"{rerank_top}-by-{Path(rerank).resolve().name}")
+        parts.append(f"{rerank_top}-by-{short_name(rerank)}")
     return run / "results" / "-".join(parts)
 
 

@@ -24,6 +24,13 @@ __all__ = [
 
 _TOGETHER = 256
 """Sign patterns drawn at a time."""
+_SAME_DATA = "on the same collection and split"
+_REMEDIES = {
+    "collection": "on the same collection (--collection)",
+    "split": "on the same split (--split)",
+    "protocol": "with the same protocol (--folds)",
+    "cut-offs of recall": "with the same cut-offs",
+}
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The differences in every recall and in ``rsum``, and what they were computed from."""
+    """The differences in every recall and in ``rsum``, and what they were computed from.
+
+    ``baseline_reranked`` and ``candidate_reranked`` say in words what a second model put into order, if one did.
+    """
 
     collection: str
     split: str
@@ -65,6 +75,8 @@ class Comparison:
     resamples: int
     seed: int
     differences: tuple[Difference, ...]
+    baseline_reranked: str = ""
+    candidate_reranked: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain lists and dictionaries."""
@@ -154,6 +166,8 @@ def compare_groups(
         resamples=resamples,
         seed=seed,
         differences=differences,
+        baseline_reranked=_reranked(baselines),
+        candidate_reranked=_reranked(candidates),
     )
 
 
@@ -182,10 +196,15 @@ def significance_mark(p_value: float) -> str:
     return "*" * sum(p_value < level for level in (0.05, 0.01, 0.001))
 
 
+def _reranked(runs: Sequence[RetrievalResult]) -> str:
+    """In words what was put into order by second models, each said once."""
+    told = dict.fromkeys(run.reranked for run in runs)
+    return " or ".join(words or "not re-ranked" for words in told) if any(told) else ""
+
+
 def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
     for first, other in combinations(runs, 2):
         one, two = first.source or "the first run", other.source or "another"
-        remedy = "evaluate both on the same split and protocol"
         for what, here, there in (
             ("collection", first.collection, other.collection),
             ("split", first.split, other.split),
@@ -199,9 +218,11 @@ def _check_comparable(runs: Sequence[RetrievalResult]) -> None:
             # A digest is compared only where both runs know theirs.
             if here != there and here is not None and there is not None:
                 raise CrossAlignError(
-                    f"runs cannot be compared: the {what} is {here!r} in {one} and {there!r} in {two}; {remedy}"
+                    f"runs cannot be compared: the {what} is {here!r} in {one} and {there!r} in {two}; "
+                    f"evaluate both {_REMEDIES.get(what, _SAME_DATA)}"
                 )
         if not np.array_equal(first.table.image_of_text, other.table.image_of_text):
             raise CrossAlignError(
-                f"runs cannot be compared: captions belong to other images in {one} than in {two}; {remedy}"
+                f"runs cannot be compared: captions belong to other images in {one} than in {two}; "
+                f"evaluate both {_SAME_DATA}"
             )

@@ -26,7 +26,7 @@ def result_table(result: RetrievalResult) -> Table:
     width = "" if result.width is None else f"width {result.width}"
     counts = f"{len(result.table.i2t)} images, {len(result.table.t2i)} captions"
     table = Table(
-        title=_title(result.collection, result.split, result.protocol, width),
+        title=_title(result.collection, result.split, result.protocol, width, result.reranked),
         caption=f"{counts}; intervals: bootstrap over images",
     )
     table.add_column("metric")
@@ -42,7 +42,7 @@ def comparison_table(comparison: Comparison) -> Table:
     """The differences of two groups of runs, each marked by how surely it is not chance."""
     runs = len(comparison.baseline_runs), len(comparison.candidate_runs)
     table = Table(
-        title=_title(comparison.collection, comparison.split, comparison.protocol),
+        title=_title(comparison.collection, comparison.split, comparison.protocol, _reranked(comparison)),
         caption=(
             f"{comparison.images} images, {comparison.captions} captions; {runs[0]} against {runs[1]}"
             f" run{'s' if max(runs) > 1 else ''}; paired over images, {comparison.resamples} resamples;"
@@ -69,6 +69,15 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def _title(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
+
+
+def _reranked(comparison: Comparison) -> str:
+    """Which of both groups a second model has put into order, and which model."""
+    told = comparison.baseline_reranked, comparison.candidate_reranked
+    if told[0] == told[1]:
+        return told[0]
+    named = zip(("baseline", "candidate"), told, strict=True)
+    return "; ".join(f"{name}: {words}" for name, words in named if words)
 
 
 def _with_spread(mean: float, deviation: float | None) -> str:

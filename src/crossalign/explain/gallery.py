@@ -126,7 +126,7 @@ def write_gallery(
         page = GalleryPage(
             title=f"What {name} matches",
             subtitle=f"Collection {sources.collection.name}, split {split}: sampled pairs with the region that each "
-            "word chose, and what the codebook's concepts are about.",
+            f"word chose{', and what the concepts of the codebook are about' if gathered.concepts else ''}.",
             pairs=[ShownPair(file, _said(found)) for file, _, _, found in shown],
             pairs_note=_pairs_note(settings),
             concepts=gathered.concepts,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from crossalign.search.engine import SearchEngine
 from crossalign.search.hit import Hit
-from crossalign.search.index import IndexSummary, default_index, update_index
+from crossalign.search.index import IndexSummary, update_index
+from crossalign.search.place import default_index
 from crossalign.search.rerank import Reranker, reranked
 from crossalign.search.scan import Failure
 from crossalign.search.sheet import contact_sheet, save_contact_sheet

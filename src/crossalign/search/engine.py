@@ -19,6 +19,7 @@ from crossalign.search.hit import Hit
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
 from crossalign.search.models import EmbeddingModel, PhotoScorer, TruncatedModel, embed_images, load_model
+from crossalign.search.place import check_index
 from crossalign.search.rerank import reranked
 from crossalign.search.store import StoreHit, VectorStore
 
@@ -67,6 +68,7 @@ class SearchEngine:
             CrossAlignError: no index, damaged, in use, or made with another model.
         """
         folder = Path(index).resolve()
+        check_index(folder)
         path = folder / MANIFEST_FILE
         manifest = read_manifest(path)
         if model is None:

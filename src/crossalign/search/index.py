@@ -16,11 +16,11 @@ from crossalign.search.edge import EdgeStore
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest, write_manifest
 from crossalign.search.models import EmbeddingModel, embed_images, load_model, model_name
-from crossalign.search.place import REBUILD_FILE, check_place, remove_leftovers
+from crossalign.search.place import REBUILD_FILE, check_place, default_index, remove_leftovers
 from crossalign.search.scan import PHOTO_SUFFIXES, Failure, Scan, scan_photos
 from crossalign.search.update import Plan, StoreUpdate, plan_update
 
-__all__ = ["IndexSummary", "default_index", "update_index"]
+__all__ = ["IndexSummary", "update_index"]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ class IndexSummary:
         return asdict(self)
 
 
-def default_index(folder: str | Path) -> Path:
-    """Where the index of a photo folder goes if nothing else is said: beside it, as ``FOLDER.index``."""
-    folder = Path(folder).resolve()
-    return folder.with_name(f"{folder.name}.index")
-
-
 def update_index(
     model: EmbeddingModel | str | Path,
     folder: str | Path,
@@ -71,7 +65,7 @@ def update_index(
     Args:
         model: a model, its folder, or its Hub name.
         folder: photos, in any depth.
-        index: folder of the index, :func:`default_index` if left out.
+        index: folder of the index, :func:`~crossalign.search.place.default_index` if left out.
         rebuild: embed everything anew beside the present index, then swap; takes another model, folder or width.
         width: store embeddings cut to that many numbers, see :func:`~crossalign.truncation.truncate`; searches cut
             their queries alike. None: whole ones.

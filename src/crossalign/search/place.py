@@ -11,10 +11,36 @@ from crossalign.files import read_json
 from crossalign.search.lock import LOCK_FILE, is_lock
 from crossalign.search.manifest import KIND, MANIFEST_FILE, STORE_NAME, read_manifest
 
-__all__ = ["REBUILD_FILE", "check_place", "remove_leftovers"]
+__all__ = ["REBUILD_FILE", "check_index", "check_place", "default_index", "remove_leftovers"]
 
 # A rebuild grows beside the index under this description; renaming it to index.json is the swap.
 REBUILD_FILE = "rebuild.json"
+
+
+def default_index(folder: str | Path) -> Path:
+    """Where the index of a photo folder goes if nothing else is said: beside it, as ``FOLDER.index``."""
+    folder = Path(folder).resolve()
+    return folder.with_name(f"{folder.name}.index")
+
+
+def check_index(folder: Path) -> None:
+    """Refuse to search what is no index, and say what may have been meant.
+
+    Raises:
+        CrossAlignError: a file, or a folder of other things, such as the photos themselves.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise CrossAlignError(f"{folder}: not a folder; give the folder of an index, such as photos.index")
+    if not folder.is_dir() or (folder / MANIFEST_FILE).exists():
+        return
+    beside = default_index(folder)
+    if (beside / MANIFEST_FILE).is_file():
+        raise CrossAlignError(f"{folder}: not an index; did you mean {beside}?")
+    if any(folder.iterdir()) and not _was_index(folder):
+        raise CrossAlignError(
+            f"{folder}: not an index ({MANIFEST_FILE} is missing); if these are photos, make one beside them: "
+            f"crossalign index MODEL {folder}"
+        )
 
 
 def check_place(photos: Path, place: Path) -> None:

@@ -151,8 +151,8 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         CrossAlignError: it is damaged, of another version, or bears another run's name.
     """
-    content = read_json(path)
     remedy = "remove it to run again"
+    content = read_json(path, remedy)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CrossAlignError(f"{path}: not the record of a study's run; {remedy}")
     record = parse_settings(RunRecord, content, f"{path}, a damaged record ({remedy})")

@@ -32,9 +32,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CrossAlignError(f"{path}: no such checkpoint") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CrossAlignError(f"{path}: damaged checkpoint ({reason}); remove it to start over") from None
+    except PermissionError:
+        raise CrossAlignError(f"{path}: cannot be read (permission denied)") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError):
+        # PyTorch's reason depends on where the file ends, and its advice is of other things.
+        raise CrossAlignError(
+            f"{path}: damaged checkpoint (cut short or written over); put a whole copy back, or remove it and train "
+            "the run again"
+        ) from None
     if not isinstance(state, dict) or state.get("format_version") != FORMAT_VERSION:
         raise CrossAlignError(f"{path}: not a checkpoint of format {FORMAT_VERSION}; start a new run")
     return state

@@ -17,18 +17,29 @@ from crossalign.recipe_differences import differing_settings
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.state import RunState
 
-__all__ = ["check_model", "check_place", "check_recipe", "cleared_without_step", "read_outcome"]
+__all__ = ["RECIPE", "check_model", "check_place", "check_recipe", "cleared_without_step", "read_outcome"]
+
+# The first file of a run.
+RECIPE = "recipe.yaml"
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a place where no folder can be.
+    """Refuse a place where no folder can be, or where a run would meet other things.
 
     Raises:
-        CrossAlignError: it is a file, or below one.
+        CrossAlignError: it is a file, or below one, or it holds something and no run.
     """
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise CrossAlignError(f"{there}: not a folder; choose another place for the run (--out)")
+    if there != folder or (folder / RECIPE).exists():
+        return
+    # A leading dot: what a run that was killed over its first file has left, or what a file manager has put there.
+    foreign = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    if foreign:
+        raise CrossAlignError(
+            f"{folder}: holds '{foreign[0]}' and no run ({RECIPE} is missing); choose another folder (--out)"
+        )
 
 
 def check_recipe(recipe: Recipe, path: Path) -> None:
@@ -91,7 +102,7 @@ def read_outcome(path: Path, names: Set[str], newer: Set[str] = frozenset()) -> 
     Raises:
         CrossAlignError: it holds anything else.
     """
-    content = read_json(path)
+    content = read_json(path, "remove it, and --resume auto writes it again")
     if not isinstance(content, dict) or not names - newer <= content.keys() <= names:
         raise CrossAlignError(
             f"{path}: does not hold {', '.join(sorted(names - newer))}; remove it, and --resume auto writes it again"

@@ -37,6 +37,7 @@ from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.run_folder import (
+    RECIPE,
     check_model,
     check_place,
     check_recipe,
@@ -122,12 +123,12 @@ def train(
     check_place(folder)
     checkpoint_path = folder / "checkpoints" / "last.ckpt"
     checkpoint = None
-    if (folder / "recipe.yaml").exists():
+    if (folder / RECIPE).exists():
         if resume == "never":
             raise CrossAlignError(
                 f"{folder}: holds a run already; continue it with --resume auto, or choose another"
             )
-        check_recipe(recipe, folder / "recipe.yaml")
+        check_recipe(recipe, folder / RECIPE)
         if (folder / "training.json").exists():
             check_model(folder)
             names = {field.name for field in fields(TrainingResult)}
@@ -177,7 +178,7 @@ def train(
         fabric.strategy.precision.load_state_dict(checkpoint["precision"])
         state = RunState(**checkpoint["state"])
     else:
-        write_text(folder / "recipe.yaml", recipe.to_yaml())
+        write_text(folder / RECIPE, recipe.to_yaml())
         torch.manual_seed(recipe.seed)
     log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
     collapse = CollapseGuard(count=state.collapsed)
