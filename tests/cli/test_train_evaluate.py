@@ -610,7 +610,7 @@ def test_folds_are_galleries_of_their_own(world: World, call: Call) -> None:
             ["RUN", "--raw", "--text-features", "words"],
             "--raw reads no stores, and --text-features names one",
         ),
-        (["RUN", "--device", "abacus"], "device 'abacus'"),
+        (["RUN", "--device", "abacus"], "--device abacus: no device that can be used here"),
         (["RUN", "--device", "cuda"], "--device cuda: PyTorch finds no CUDA device here"),
     ],
 )
