@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import gc
 import statistics
@@ -16,7 +17,17 @@ import torch
 from crossalign.files import write_json
 from crossalign.provenance import git, machine, shown_command
 
-__all__ = ["RESULTS", "interleaved", "limits", "machine", "peak_above", "ratio", "write_result"]
+__all__ = [
+    "RESULTS",
+    "add_timing_options",
+    "chosen_clock",
+    "interleaved",
+    "limits",
+    "machine",
+    "peak_above",
+    "ratio",
+    "write_result",
+]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -25,6 +36,23 @@ RESULTS = REPOSITORY / "benchmarks" / "results"
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def add_timing_options(parser: argparse.ArgumentParser) -> None:
+    """``--threads``, ``--small`` and ``--busy``, of benchmarks that can also measure beside other work."""
+    parser.add_argument("--threads", type=int, default=2, help="threads of the computation")
+    parser.add_argument("--small", action="store_true", help="a tiny size that shows only that it runs")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="for a machine with other work: CPU time of one thread, not wall time",
+    )
+
+
+def chosen_clock(arguments: argparse.Namespace) -> Callable[[], float]:
+    """Set the threads that were asked for; returns the clock to measure with."""
+    torch.set_num_threads(1 if arguments.busy else arguments.threads)
+    return time.process_time if arguments.busy else time.perf_counter
 
 
 def interleaved(

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from _common import interleaved, limits, machine, ratio, write_result
+from _common import add_timing_options, chosen_clock, interleaved, limits, machine, ratio, write_result
 from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
 from crossalign.encoders.pooling import GeneralizedPooling
 
@@ -183,19 +183,12 @@ def main() -> None:
     """Measure, print one line a ratio, write ``results/alignment.json``; exit code 1 if a limit is missed."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=25, help="measurements of each function")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the computation")
-    parser.add_argument("--small", action="store_true", help="a tiny size that shows only that it runs")
-    parser.add_argument(
-        "--busy",
-        action="store_true",
-        help="for a machine with other work: CPU time of one thread, not wall time",
-    )
+    add_timing_options(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(1 if arguments.busy else arguments.threads)
+    clock = chosen_clock(arguments)
     torch.manual_seed(0)
     before = machine().get("load")
     size = (8, 9, 6, 32, 16) if arguments.small else (128, 36, 24, 1024, 1024)
-    clock = time.process_time if arguments.busy else time.perf_counter
     result = measure(*size, repeats=arguments.repeats, clock=clock)
     for title in ("to_floor", "plain_to_ours"):
         for name, value in result[title].items():

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from _common import interleaved, limits, machine, peak_above, ratio, write_result
+from _common import (
+    add_timing_options,
+    chosen_clock,
+    interleaved,
+    limits,
+    machine,
+    peak_above,
+    ratio,
+    write_result,
+)
 from crossalign.losses import HingeRankingLoss
 from crossalign.scorers import (
     PackedUnits,
@@ -262,17 +270,10 @@ def main() -> None:
     )
     parser.add_argument("--sample", type=int, default=40, help="captions of the published form")
     parser.add_argument("--batch", type=int, default=128, help="pairs of a training step")
-    parser.add_argument("--threads", type=int, default=2, help="threads of the computation")
-    parser.add_argument("--small", action="store_true", help="a tiny size that shows only that it runs")
-    parser.add_argument(
-        "--busy",
-        action="store_true",
-        help="for a machine with other work: CPU time of one thread, not wall time",
-    )
+    add_timing_options(parser)
     arguments = parser.parse_args()
-    torch.set_num_threads(1 if arguments.busy else arguments.threads)
+    clock = chosen_clock(arguments)
     before = machine().get("load")
-    clock = time.process_time if arguments.busy else time.perf_counter
     names = ("dim", "similarity_dim", "images", "texts", "regions")
     sizes = {name: getattr(arguments, name) for name in names}
     parts, sample, every, batch = arguments.parts, arguments.sample, arguments.every, arguments.batch

@@ -65,7 +65,7 @@ def command(
 
     from rich.console import Console
 
-    from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.run_options import device_name
     from crossalign.evaluation.of_run import evaluate_run
     from crossalign.evaluation.result_folder import check_result_place
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs

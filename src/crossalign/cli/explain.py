@@ -80,8 +80,8 @@ def command(
     import json
 
     from crossalign.cli.explain_parts import Boxes, explain_collection, explain_photo, score_collection
-    from crossalign.cli.extract_parts import device_name
     from crossalign.cli.notes import tell_unknown_words
+    from crossalign.cli.run_options import device_name
     from crossalign.explain.gallery import GallerySettings
     from crossalign.explain.overlay import LARGEST_TOP
     from crossalign.model import RetrievalModel

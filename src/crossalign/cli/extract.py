@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crossalign.cli.extract_parts import channels, device_name, image_backbone, regions, text_backbone
+from crossalign.cli.extract_parts import channels, image_backbone, regions, text_backbone
+from crossalign.cli.run_options import device_name
 from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:

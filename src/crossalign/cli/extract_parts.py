@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crossalign.encoders.detector import Detector
     from crossalign.encoders.hf import TextBackbone
 
-__all__ = ["channels", "device_name", "image_backbone", "regions", "text_backbone"]
+__all__ = ["channels", "image_backbone", "regions", "text_backbone"]
 
 
 def image_backbone(
@@ -118,10 +118,3 @@ def channels(option: str, text: str) -> tuple[float, ...]:
 
 def _shown(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:g}" for value in values)
-
-
-def device_name(name: str) -> str:
-    """The device of ``--device``; asked for before anything else is done."""
-    from crossalign.devices import usable_device
-
-    return usable_device(name, "--device")

@@ -48,7 +48,7 @@ def command(
     import json
     import shlex
 
-    from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.run_options import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.search import update_index
 

@@ -1,4 +1,4 @@
-"""What several commands share: options on what a model is given, and lists of what there is."""
+"""What several commands share: options on what a model is given and where it runs, and lists of what there is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "listed"]
+__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "device_name", "listed"]
 
 _TOP = 50
 
@@ -32,6 +32,13 @@ def asked_top(rerank: str | None, rerank_top: int | None) -> int:
     if rerank is None and rerank_top is not None:
         raise CrossAlignError(f"--rerank-top {rerank_top}: nothing re-ranks; give a model with --rerank too")
     return _TOP if rerank_top is None else rerank_top
+
+
+def device_name(name: str) -> str:
+    """The device of ``--device``; asked for before anything else is done."""
+    from crossalign.devices import usable_device
+
+    return usable_device(name, "--device")
 
 
 def listed(told: Mapping[str, str]) -> str:

@@ -53,8 +53,8 @@ def command(
     import json
     import time
 
-    from crossalign.cli.extract_parts import device_name
     from crossalign.cli.notes import tell_unknown_words
+    from crossalign.cli.run_options import device_name
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import short_name

@@ -72,7 +72,7 @@ def command(
 
     from rich.console import Console
 
-    from crossalign.cli.extract_parts import device_name
+    from crossalign.cli.run_options import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.study.plan import chosen_variants, plan_runs
     from crossalign.study.report import write_report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from crossalign.data.collection import Split
@@ -24,6 +25,8 @@ from crossalign.truncation import check_width
 
 __all__ = [
     "Reranker",
+    "check_first",
+    "check_second",
     "encode_gallery",
     "evaluate_model",
     "split_gallery",
@@ -87,7 +90,8 @@ def split_gallery(
     """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
     if reranker is not None:
-        _check_reranking(model, reranker)
+        check_first(model, "the first model")
+        check_second(reranker.model, reranker.name or "the second model")
     if width is not None:
         _check_truncation(model, width)
     part, images, texts = sources.split(model, split)
@@ -162,15 +166,28 @@ def _check_truncation(model: RetrievalModel, width: int) -> None:
     check_width(width, model.dim, model.embedding_parts)
 
 
-def _check_reranking(model: RetrievalModel, reranker: Reranker) -> None:
-    """Said before anything is encoded."""
+def check_first(model: RetrievalModel, name: str | Path) -> None:
+    """Refuse a model whose best cannot be re-ranked.
+
+    Raises:
+        CrossAlignError: it scores pairs already.
+    """
     if model.scorer is not None:
         raise CrossAlignError(
-            "--rerank needs a first model with embeddings; this one scores every pair already"
+            f"{name}: scores every pair already; --rerank needs a first model with embeddings"
         )
-    if reranker.model.scorer is None:
+
+
+def check_second(model: RetrievalModel, name: str | Path) -> None:
+    """Refuse a model that cannot re-rank.
+
+    Raises:
+        CrossAlignError: it has no scorer.
+    """
+    if model.scorer is None:
         raise CrossAlignError(
-            "--rerank needs a model with a scorer (model.scorer in its recipe); this one compares embeddings"
+            f"{name}: --rerank needs a model with a scorer (model.scorer in its recipe), this one compares "
+            "embeddings; name another"
         )
 
 

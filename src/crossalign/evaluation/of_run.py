@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from crossalign.errors import CrossAlignError
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import Reranker, split_gallery, split_result
+from crossalign.evaluation.of_model import Reranker, check_first, check_second, split_gallery, split_result
 from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
@@ -97,16 +96,9 @@ def evaluate_run(
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
     reranker = None
     if rerank is not None:
-        if model.scorer is not None:
-            raise CrossAlignError(
-                f"{name}: scores every pair already; --rerank needs a first model with embeddings"
-            )
+        check_first(model, name)
         second = RetrievalModel.from_pretrained(rerank, device)
-        if second.scorer is None:
-            raise CrossAlignError(
-                f"{rerank}: --rerank needs a model with a scorer (model.scorer in its recipe), this one compares "
-                "embeddings; name another"
-            )
+        check_second(second, rerank)
         place = sources.collection.folder
         stores: tuple[str, ...] = ()
         if not raw and not second.config.image.backbones and run_recipe(rerank) is None:

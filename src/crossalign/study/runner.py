@@ -27,6 +27,7 @@ from crossalign.study.records import (
     record_path,
     write_record,
 )
+from crossalign.training.run_folder import RECIPE
 from crossalign.training.trainer import train
 
 __all__ = ["StudyRunner", "Tally"]
@@ -123,7 +124,7 @@ class StudyRunner:
             if not differing and not (self.retry and record.origin.date < self.began):
                 tally.failed[run.key] = record.reason or ""
                 return True
-        unfinished = self.runs / run.key / "recipe.yaml"
+        unfinished = self.runs / run.key / RECIPE
         if unfinished.exists():
             found = yaml.safe_load(unfinished.read_text(encoding="utf-8"))
             if differing := differing_settings(run.recipe, found):

@@ -85,7 +85,7 @@ def cleared_without_step(folder: Path, log: MetricsLog, state: RunState) -> Iter
         # Counted before the step is known to be good.
         if new and state.step <= 1 and not (folder / "checkpoints").exists():
             log.close()
-            for name in ("recipe.yaml", "metrics.jsonl"):
+            for name in (RECIPE, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             with suppress(OSError):  # it holds other things
