@@ -85,7 +85,7 @@ def run(flickr: Slice) -> Path:
     assert (made["count"], made["units"], made["dim"], made["dtype"]) == (100, 17, 1024, "float16")
     changes = [f"data.collection={flickr.collection}", "training.epochs=6", "objective.lca.concepts=64"]
     folder = flickr.collection.parent / "run"
-    recipe = "flickr8k-vse-infinity-selfalign"
+    recipe = "flickr8k-vse-infinity-selfalign-paper"
     outcome = document("train", recipe, "--out", folder, *settings(*SMALL, *changes))
     assert (outcome["epochs"], outcome["steps"]) == (6, 6 * (300 // 32))
     return folder
@@ -172,7 +172,7 @@ def test_detections_become_regions_and_a_detector_serves_raw_photos(
     assert np.array_equal(boxes[:, 0], np.tile([0, 0, 1, 1], (24, 1)))
 
     changes = [f"data.collection={place}", "data.image_features=[found]", "training.epochs=1"]
-    call("train", "flickr8k-vse-infinity", "--out", tmp_path / "run", *settings(*SMALL, *changes))
+    call("train", "flickr8k-vse-infinity-paper", "--out", tmp_path / "run", *settings(*SMALL, *changes))
     assert (tmp_path / "run" / "model" / "detector.onnx").is_file()
     model = RetrievalModel.from_pretrained(tmp_path / "run")
     sources = Sources.open(place, ("found",))

@@ -23,7 +23,7 @@ def test_yaml_round_trip_is_the_same_recipe() -> None:
 
 
 def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
-    recipe = load_recipe("flickr8k-vse-infinity", ["objective.lca.concepts=64", "training.patience=3"])
+    recipe = load_recipe("flickr8k-vse-infinity-paper", ["objective.lca.concepts=64", "training.patience=3"])
     assert recipe.objective.lca is not None
     assert recipe.objective.lca.concepts == 64
     assert recipe.training.patience == 3
@@ -56,10 +56,10 @@ def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
 )
 def test_a_wrong_override_is_named(override: str, message: str | None) -> None:
     if message is None:  # allowed: the recipe's schedule is stepwise
-        assert load_recipe("flickr8k-vse-infinity", [override]).optimizer.milestones == (1,)
+        assert load_recipe("flickr8k-vse-infinity-paper", [override]).optimizer.milestones == (1,)
         return
     with pytest.raises(CrossAlignError, match=re.escape(message)) as caught:
-        load_recipe("flickr8k-vse-infinity", [override])
+        load_recipe("flickr8k-vse-infinity-paper", [override])
     assert "\n" not in str(caught.value)
 
 
@@ -71,9 +71,9 @@ def test_an_override_merges_and_another_kind_replaces() -> None:
     assert recipe.model.image.region_dropout == plain.model.image.region_dropout == 0.2
     changes = ["objective.base.kind=contrastive", "objective.base.temperature=0.1"]
     for order in (changes, changes[::-1]):
-        base = load_recipe("flickr8k-vse-infinity", order).objective.base
+        base = load_recipe("flickr8k-vse-infinity-paper", order).objective.base
         assert (base.kind, base.temperature) == ("contrastive", 0.1)
-    same = load_recipe("flickr8k-vse-infinity", ["objective.base={kind: hinge, summed_epochs: 3}"])
+    same = load_recipe("flickr8k-vse-infinity-paper", ["objective.base={kind: hinge, summed_epochs: 3}"])
     assert (same.objective.base.margin, same.objective.base.summed_epochs) == (0.2, 3)
 
 
@@ -107,11 +107,11 @@ def test_a_backbone_rate_is_for_a_trained_backbone() -> None:
 
 def test_extends_merges_and_another_kind_replaces(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(
-        "extends: flickr8k-vse-infinity\nname: mine\nobjective: {base: {kind: contrastive, temperature: 0.1}}\n"
+        "extends: flickr8k-vse-infinity-paper\nname: mine\nobjective: {base: {kind: contrastive, temperature: 0.1}}\n"
     )
     recipe = load_recipe(tmp_path / "mine.yaml")
     assert recipe.objective.base.kind == "contrastive"
-    assert recipe.model.dim == load_recipe("flickr8k-vse-infinity").model.dim
+    assert recipe.model.dim == load_recipe("flickr8k-vse-infinity-paper").model.dim
     (tmp_path / "child.yaml").write_text("extends: mine.yaml\nname: child\n")
     assert load_recipe(tmp_path / "child.yaml").objective.base.kind == "contrastive"
 

@@ -138,7 +138,7 @@ def test_list_and_show_train_nothing(tmp_path: Path, call: Call, monkeypatch: py
     names, told = zip(*(line.split(maxsplit=1) for line in out.splitlines()), strict=True)
     assert (code, names, err) == (0, available_recipes(), "")
     assert told[names.index("flickr8k-vse-infinity")] == (
-        "VSE-infinity (Chen et al., CVPR 2021) on Flickr8k: grid cells and a BiGRU, pooled by GPO, hinge ranking loss"
+        "VSE-infinity (Chen et al., CVPR 2021) on Flickr8k: grid cells and MiniLM tokens, pooled by GPO"
     )
     assert all(30 < len(words) < 230 for words in told)
     name = "scenes-vse-selfalign"

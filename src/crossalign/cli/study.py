@@ -33,6 +33,13 @@ def command(
     runs: Annotated[
         Path | None, typer.Option("--runs", help="Folder of the run folders; default: runs/studies/STUDY.")
     ] = None,
+    take_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--take-from",
+            help="Folder of another study: its records of runs with the same recipe are taken over. Repeatable.",
+        ),
+    ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Train nothing: write table and plot from the records.")
     ] = False,
@@ -78,6 +85,7 @@ def command(
     from crossalign.study.report import write_report
     from crossalign.study.runner import StudyRunner, Tally
     from crossalign.study.table import notes, study_table
+    from crossalign.study.take_over import take_over
 
     asked = _seeds(seeds) if seeds is not None else settings.seeds
     overrides = override or []
@@ -91,6 +99,8 @@ def command(
     def write(told: bool = False) -> dict[str, object]:
         return write_report(settings, folder, asked, overrides, tell=tell if told else lambda _: None)
 
+    for key, source in take_over(planned, settings.name, folder, take_from or []).items():
+        tell(f"{key}: taken from {source}")
     tally = Tally()
     if not report:
         runner = StudyRunner(

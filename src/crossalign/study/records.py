@@ -100,7 +100,10 @@ class RunOutcome(_Part):
 
 
 class RunRecord(_Part):
-    """One run of a study; either its ``outcome`` or the ``reason`` why it failed."""
+    """One run of a study; either its ``outcome`` or the ``reason`` why it failed.
+
+    ``taken_from`` names the study and the run that made it, where that was another one with the same recipe.
+    """
 
     format: Literal["crossalign-study-record"]
     format_version: Literal[1]
@@ -112,6 +115,7 @@ class RunRecord(_Part):
     recipe: dict[str, Any]
     outcome: RunOutcome | None
     origin: Origin
+    taken_from: str | None = None
 
 
 def record_path(folder: Path, run: PlannedRun) -> Path:
