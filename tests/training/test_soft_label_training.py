@@ -46,13 +46,15 @@ def taught(toy: Path) -> Path:
             "objective.lca=null",
             "objective.cra=null",
             "objective.csa={mode: add}",
-            "optimizer.learning_rate=2e-2",
+            "optimizer.learning_rate=1e-2",
+            "objective.base={kind: hinge, summed_epochs: 20}",
+            "training.epochs=20",
         ],
     ],
     ids=["selfalign", "alone", "camera", "scorer"],
 )
 def test_both_terms_fall(taught: Path, tmp_path: Path, more: list[str]) -> None:
-    recipe = load_recipe(taught, [*SOFT, *STILL, *more, "training.epochs=12"])
+    recipe = load_recipe(taught, [*SOFT, *STILL, "training.epochs=12", *more])
     train(recipe, tmp_path / "run", progress=False)
     events = [e for e in read_metrics(tmp_path / "run" / "metrics.jsonl") if e["kind"] == "train"]
     for name in ("csa", "usa"):

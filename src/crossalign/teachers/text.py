@@ -184,11 +184,11 @@ def _file(name: str, file: str) -> Path | None:
     place = resolve_name(name)
     if Path(place).is_dir():
         return path if (path := Path(place) / file).is_file() else None
-    found = import_transformers().utils.cached_file(
-        place,
-        file,
-        _raise_exceptions_for_gated_repo=False,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
+    try:
+        found = import_transformers().utils.cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:  # no such model, or no way to the hub: what it would say is not guessed
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CrossAlignError(
+            f"text teacher '{name}' cannot be loaded ({reason}); give a local folder or a hub name"
+        ) from None
     return None if found is None else Path(found)
