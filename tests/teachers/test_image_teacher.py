@@ -74,7 +74,7 @@ def test_open_clip_is_named_where_it_is_missing() -> None:
         import open_clip  # noqa: F401
     except ImportError:
         with pytest.raises(
-            CrossAlignError, match=r"'open_clip_torch'; run: pip install 'crossalign\[open_clip\]'"
+            CrossAlignError, match=r"'open_clip_torch'; run: pip install 'crossalign\[clip\]'"
         ):
             image_teacher("open_clip:ViT-B-32", "laion2b_s34b_b79k", {}, {})
     else:

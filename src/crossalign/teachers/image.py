@@ -134,7 +134,7 @@ def _open_clip_teacher(name: str, weights: str, changes: Mapping[str, Any]) -> I
     try:
         import open_clip
     except ImportError:
-        raise missing_extra("open_clip_torch", "open_clip", "an image teacher of open_clip") from None
+        raise missing_extra("open_clip_torch", "clip", "an image teacher of open_clip") from None
     hub = name.startswith("hf-hub:")
     if not hub:
         if name not in open_clip.list_models():
