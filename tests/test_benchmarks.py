@@ -117,7 +117,7 @@ def test_steps_with_and_without_soft_labels_run(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     script = load(ROOT / "benchmarks" / "teachers.py")
     changes = [f"data.collection={tmp_path / 'made-up'}", "training.batch_size=8", "model.dim=16"]
-    recipe = load_recipe(script.RECIPE, changes)
+    recipe = load_recipe(script.RECIPE, [*changes, *script.WORDS])
     script.made_up(tmp_path / "made-up", 10, 6, recipe)
     result = script.measure(recipe, 2, time.perf_counter)
     assert set(result["times"]) == {"step", "teachers", "without"}
