@@ -185,7 +185,9 @@ def _file(name: str, file: str) -> Path | None:
     if Path(place).is_dir():
         return path if (path := Path(place) / file).is_file() else None
     try:
-        found = import_transformers().utils.cached_file(place, file, _raise_exceptions_for_missing_entries=False)
+        found = import_transformers().utils.cached_file(
+            place, file, _raise_exceptions_for_missing_entries=False
+        )
     except OSError as error:  # no such model, or no way to the hub: what it would say is not guessed
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CrossAlignError(
