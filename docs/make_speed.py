@@ -87,6 +87,19 @@ def feature_loading(result: dict[str, Any]) -> Iterator[Row]:
         )
 
 
+def teachers(result: dict[str, Any]) -> Iterator[Row]:
+    """What uni-modal teachers cost a step of training, and what soft labels cost as a whole."""
+    for name, value in result["recipes"].items():
+        at = f"`{name}`, {value['batch']} pairs a step, {result['data']}"
+        share, whole = value["teachers_to_step"], value["step_to_without"]
+        yield (
+            f"Teachers' share of a training step ({at})",
+            f"{100 * share['median']:.2f} % ({100 * share['min']:.2f} to {100 * share['max']:.2f})"
+            + verdict(share["median"] <= share["at_most"], limit=f"{100 * share['at_most']:g} %"),
+        )
+        yield "A step with soft labels, same recipe", f"{times(whole)} one without"
+
+
 def scorers(result: dict[str, Any]) -> Iterator[Row]:
     """Scorers over all pairs against their matrix products, and the published loop."""
     size = result["sizes"]
@@ -136,6 +149,7 @@ BENCHMARKS = {
     "evaluation": evaluation,
     "search": search,
     "feature_loading": feature_loading,
+    "teachers": teachers,
     "scorers-256": scorers,
     "scorers-1024": scorers,
     "retrieval_time": retrieval_time,

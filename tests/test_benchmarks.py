@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
+
+from crossalign.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -84,6 +87,41 @@ def test_the_page_tells_missed_limits(name: str, measured: dict[str, Any], misse
     assert len(told) == 2 - (name == "evaluation" and measured["memory_above_inputs_mb"]["ranks"] is None)
     assert sum(figure.endswith(": **missed**") for figure in told) == len(missed)
     assert sum(figure.endswith(": met") for figure in told) == len(told) - len(missed)
+
+
+def soft(share: float) -> dict[str, Any]:
+    share_of = {"median": share, "min": share / 2, "max": share * 2, "at_most": 0.02}
+    return {"batch": 8, "teachers_to_step": share_of, "step_to_without": ratio_of(1.1)}
+
+
+@pytest.mark.parametrize(("share", "met"), [(0.02, True), (0.0201, False)])
+def test_teachers_are_held_to_their_share_of_a_step(
+    monkeypatch: pytest.MonkeyPatch, share: float, met: bool
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "teachers.py")
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(script, "measure", lambda *_: soft(share))
+    monkeypatch.setattr(script, "write_result", lambda file, payload: written.update(payload) or Path(file))
+    monkeypatch.setattr(script, "made_up", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["teachers.py"])
+    with pytest.raises(SystemExit) as ended:
+        script.main()
+    assert (written["limits"]["met"], ended.value.code or 0) == (met, int(not met))
+    rows = [figure for _, figure in load(ROOT / "docs" / "make_speed.py").teachers(written)]
+    assert rows[0].endswith("limit 2 %: met" if met else "limit 2 %: **missed**")
+
+
+def test_steps_with_and_without_soft_labels_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "teachers.py")
+    changes = [f"data.collection={tmp_path / 'made-up'}", "training.batch_size=8", "model.dim=16"]
+    recipe = load_recipe(script.RECIPE, [*changes, *script.WORDS])
+    script.made_up(tmp_path / "made-up", 10, 6, recipe)
+    result = script.measure(recipe, 2, time.perf_counter)
+    assert set(result["times"]) == {"step", "teachers", "without"}
+    assert result["teachers_to_step"]["median"] > 0
 
 
 def scorer(ratio: float) -> dict[str, Any]:

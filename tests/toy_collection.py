@@ -44,6 +44,35 @@ def write_toy(folder: Path, *, images: int = 60, units: int = 5, width: int = 16
     return collection.folder
 
 
+def write_teachers(folder: Path, *, seed: int = 1) -> None:
+    """Teachers' stores: an image's vector is the sum of its words' vectors, and so is a caption's in another space."""
+    collection = Collection.load(folder)
+    random = np.random.default_rng(seed)
+    splits = [collection.split(name) for name in collection.splits]
+    said = {name: text for part in splits for name, text in zip(part.caption_ids, part.texts, strict=True)}
+    seen: dict[str, set[str]] = {image: set() for part in splits for image in part.image_ids}
+    for part in splits:
+        for owner, text in zip(part.image_of_text, part.texts, strict=True):
+            seen[part.image_ids[owner]] |= set(text.split())
+    for kind, width, items in (
+        ("image", 7, seen),
+        ("text", 9, {name: set(t.split()) for name, t in said.items()}),
+    ):
+        vectors = random.normal(size=(len(WORDS), width)).astype(np.float32)
+        rows = [sum(vectors[WORDS.index(word)] for word in sorted(words))[None] for words in items.values()]
+        with FeatureWriter(
+            folder / "features" / f"teacher-{kind}s",
+            ids=list(items),
+            dim=width,
+            units=1,
+            dtype="float32",
+            manifest={"kind": kind, "teacher": {"name": "toy"}, "source": "toy"},
+            boxes=False,
+        ) as writer:
+            writer.append(rows)
+            writer.finish()
+
+
 RECIPE = """
 name: toy
 data: {{collection: {folder}, image_features: [toy]}}

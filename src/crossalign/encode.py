@@ -12,8 +12,8 @@ from torch import Tensor
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource
-from crossalign.encoding import Encoding
-from crossalign.model import RetrievalModel, evaluation_mode, scored_units
+from crossalign.encoding import Encoding, Space
+from crossalign.model import RetrievalModel, embedding_in, evaluation_mode, scored_units
 from crossalign.progress import track
 from crossalign.scorers.blocks import PackedUnits
 
@@ -56,17 +56,25 @@ def encode_split(
     *,
     batch_size: int = 256,
     progress: bool = False,
+    space: Space = "cross",
 ) -> tuple[Tensor, Tensor]:
     """Embed every image and every caption of a split.
+
+    Args:
+        space: ``"cross"``: images are compared with captions; ``"uni"``: images with images, captions with captions.
 
     Returns:
         Images ``(n, D)`` or ``(n, V, D)`` and captions ``(m, D)``, float32 on the CPU, in the split's order.
 
     Raises:
-        CrossAlignError: a model that scores pairs and has no embeddings; a photo that cannot be read.
+        CrossAlignError: a model without such embeddings; a photo that cannot be read.
     """
-    model.require_embeddings()
-    seen, told, order = _encoded(model, images, texts, _embedding, batch_size, progress)
+    model.require_embeddings(space)
+
+    def kept(encoding: Encoding) -> Tensor:
+        return embedding_in(encoding, space).float().cpu()
+
+    seen, told, order = _encoded(model, images, texts, kept, batch_size, progress)
     embeddings = torch.cat(told)
     text = torch.empty_like(embeddings)
     text[order] = embeddings
@@ -119,10 +127,6 @@ def _encoded(
             for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
         ]
     return seen, told, torch.from_numpy(order)
-
-
-def _embedding(encoding: Encoding) -> Tensor:
-    return encoding.embedding.float().cpu()
 
 
 def packed_units(encoding: Encoding) -> PackedUnits:

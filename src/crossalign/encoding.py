@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor
 
-__all__ = ["Encoding"]
+__all__ = ["Encoding", "Space"]
+
+# Which embeddings are compared: of images with texts, or of a modality within itself.
+Space = Literal["cross", "uni"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class Encoding:
         locals: ``(B, N, D)`` unit-norm units after one projection, before any context.
         context: ``(B, N, D)`` the same units after the encoder's context reasoning.
         mask: ``(B, N)`` bool, true where a unit is real.
-        unimodal: ``(B, D)`` embedding for retrieval within the modality, where a head for it exists.
+        unimodal: ``(B, E)`` unit-norm embedding for retrieval within the modality, where a head for it exists.
         aux: named tensors that a head hands to the objective. ``guide`` ``(B, D)`` and ``keys`` ``(B, N, D)`` come
             from the context head and feed Contextual Relation Alignment; ``summary_logits`` ``(B, N, V)`` come from
             CAMERA's image encoder and feed the diversity loss; ``places`` ``(B, N)`` int64 say which token each word

@@ -20,7 +20,7 @@ from crossalign.data.photos import Photo
 from crossalign.devices import check_device
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
-from crossalign.encoding import Encoding
+from crossalign.encoding import Encoding, Space
 from crossalign.errors import CrossAlignError
 from crossalign.masking import at_least_float32
 from crossalign.model_folder import portable_settings, read_model, write_model
@@ -31,7 +31,7 @@ from crossalign.scorers.build import build_scorer
 from crossalign.towers import ImageTower, ModelConfig, TextTower
 from crossalign.towers.photos import Boxes, PhotoReader
 
-__all__ = ["ModelConfig", "RetrievalModel", "evaluation_mode", "scored_units"]
+__all__ = ["ModelConfig", "RetrievalModel", "embedding_in", "evaluation_mode", "scored_units"]
 
 
 class RetrievalModel(nn.Module):
@@ -71,6 +71,7 @@ class RetrievalModel(nn.Module):
             config.context_head,
             context_weight=config.context_weight,
             embedding_size=config.embedding_size,
+            uni_modal_size=config.uni_modal_width,
             load_weights=load_weights,
         )
         self.text_tower = TextTower(
@@ -79,6 +80,7 @@ class RetrievalModel(nn.Module):
             config.context_head,
             context_weight=config.context_weight,
             embedding_size=config.embedding_size,
+            uni_modal_size=config.uni_modal_width,
             tokenizer=tokenizer,
             backbone=text_backbone,
         )
@@ -131,13 +133,19 @@ class RetrievalModel(nn.Module):
             scores: Tensor = self.scorer(scored_units(image), scored_units(text), image.mask, text.mask)
             return scores
 
-    def require_embeddings(self) -> None:
-        """Refuse what compares embeddings.
+    def require_embeddings(self, space: Space = "cross") -> None:
+        """Refuse what compares embeddings that the model does not have.
 
         Raises:
-            CrossAlignError: the model scores pairs.
+            CrossAlignError: the model scores pairs, or has no uni-modal heads where those are asked for.
         """
-        if self.config.scorer is not None:
+        if space == "uni":
+            if self.config.uni_modal_head is None:
+                raise CrossAlignError(
+                    "this model has no uni-modal heads, which compare images with images and texts with texts; train "
+                    "one with model.uni_modal_head: {} and objective.usa"
+                )
+        elif self.config.scorer is not None:
             raise CrossAlignError(
                 f"this model scores every pair of a photo and a text ({self.config.scorer.kind}) and has no "
                 "embeddings; evaluate it, or re-rank the best of another model with it (--rerank)"
@@ -146,6 +154,8 @@ class RetrievalModel(nn.Module):
     @staticmethod
     def similarity(image: Tensor, text: Tensor) -> Tensor:
         """Inner products, the maximum over an image's views.
+
+        Of uni-modal embeddings, images with images or texts with texts, they are cosines.
 
         Args:
             image: ``(n, D)`` or ``(n, V, D)``.
@@ -192,62 +202,80 @@ class RetrievalModel(nn.Module):
         batch_size: int = 32,
         progress: bool = False,
         boxes: Sequence[Boxes] | None = None,
+        space: Space = "cross",
     ) -> Tensor:
         """Embed photos given as paths, PIL images or ``(H, W, 3)`` uint8 arrays.
 
         Args:
             boxes: as for :meth:`image_inputs`.
+            space: ``"cross"`` to be compared with texts, ``"uni"`` with other photos.
 
         Returns:
-            ``(n, D)`` or ``(n, V, D)`` float32 on the CPU.
+            ``(n, D)`` or ``(n, V, D)`` float32 on the CPU; ``(n, E)`` of unit norm for ``"uni"``.
 
         Raises:
-            CrossAlignError: a file that is missing or no readable picture, or a model that scores pairs.
+            CrossAlignError: a file that is missing or no readable picture, or a model without such embeddings.
         """
-        self.require_embeddings()
+        self.require_embeddings(space)
         if isinstance(images, str | Path | Image.Image) or (
             isinstance(images, np.ndarray) and images.ndim == 3
         ):
             raise TypeError("encode_images takes a list of photos, not one photo")
         with evaluation_mode(self):
             return self._gather(
-                self.image_tower(
-                    self.image_inputs(
-                        images[start : start + batch_size],
-                        None if boxes is None else boxes[start : start + batch_size],
+                (
+                    self.image_tower(
+                        self.image_inputs(
+                            images[start : start + batch_size],
+                            None if boxes is None else boxes[start : start + batch_size],
+                        )
                     )
-                )
-                for start in track(range(0, len(images), batch_size), "encode photos", enabled=progress)
+                    for start in track(range(0, len(images), batch_size), "encode photos", enabled=progress)
+                ),
+                space,
             )
 
     @torch.inference_mode()
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256, progress: bool = False) -> Tensor:
+    def encode_texts(
+        self,
+        texts: Sequence[str],
+        batch_size: int = 256,
+        progress: bool = False,
+        space: Space = "cross",
+    ) -> Tensor:
         """Embed texts, longest ones together so that little is spent on padding.
 
+        Args:
+            space: ``"cross"`` to be compared with photos, ``"uni"`` with other texts.
+
         Returns:
-            ``(n, D)`` float32 on the CPU, in the order of ``texts``.
+            ``(n, D)`` float32 on the CPU, in the order of ``texts``; ``(n, E)`` of unit norm for ``"uni"``.
 
         Raises:
-            CrossAlignError: the model scores pairs.
+            CrossAlignError: a model without such embeddings.
         """
-        self.require_embeddings()
+        self.require_embeddings(space)
         if isinstance(texts, str):
             raise TypeError("encode_texts takes a list of texts, not one string")
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         with evaluation_mode(self):
             embeddings = self._gather(
-                self.text_tower(
-                    self.text_inputs([texts[index] for index in order[start : start + batch_size]])
-                )
-                for start in track(range(0, len(texts), batch_size), "encode texts", enabled=progress)
+                (
+                    self.text_tower(
+                        self.text_inputs([texts[index] for index in order[start : start + batch_size]])
+                    )
+                    for start in track(range(0, len(texts), batch_size), "encode texts", enabled=progress)
+                ),
+                space,
             )
         result = torch.empty_like(embeddings)
         result[torch.tensor(order, dtype=torch.long)] = embeddings
         return result
 
-    def _gather(self, encodings: Iterator[Encoding]) -> Tensor:
-        parts = [encoding.embedding.float().cpu() for encoding in encodings]
-        return torch.cat(parts) if parts else torch.empty(0, self.dim)
+    def _gather(self, encodings: Iterator[Encoding], space: Space) -> Tensor:
+        parts = [embedding_in(encoding, space).float().cpu() for encoding in encodings]
+        width = self.dim if space == "cross" else self.config.uni_modal_width
+        return torch.cat(parts) if parts else torch.empty(0, width or 0)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: settings, weights and tokenizer; whole or not at all, replacing an old one.
@@ -290,6 +318,14 @@ class RetrievalModel(nn.Module):
 def scored_units(encoding: Encoding) -> Tensor:
     """The unit-norm units ``(B, N, D)`` that a scorer sees: those in context."""
     return unit_norm(at_least_float32(encoding.context))
+
+
+def embedding_in(encoding: Encoding, space: Space) -> Tensor:
+    """The embedding that is compared in a space; the model has one, see :meth:`RetrievalModel.require_embeddings`."""
+    if space == "cross":
+        return encoding.embedding
+    assert encoding.unimodal is not None
+    return encoding.unimodal
 
 
 @contextmanager

@@ -28,7 +28,7 @@ DETECTOR, TEXT_BACKBONE = "detector.onnx", "text_backbone"
 OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE}
 # Settings younger than the format, whose null means 'without': models without them keep the fingerprint that they had
 # before, and so their indexes.
-LATER = ("embedding_size", "scorer")
+LATER = ("embedding_size", "scorer", "uni_modal_head")
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
 _MEND = "put a whole copy back, or save the model again"

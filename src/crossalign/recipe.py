@@ -20,11 +20,19 @@ __all__ = [
     "DataSettings",
     "OptimizerSettings",
     "Recipe",
+    "TeacherSettings",
     "TrainingSettings",
     "available_recipes",
     "described_recipes",
     "load_recipe",
 ]
+
+
+class TeacherSettings(Settings):
+    """Stores of uni-modal teachers, made by `crossalign teach`, by path or by name in the `features` folder."""
+
+    images: str = Field(description="FeatureStore of one vector an image")
+    texts: str = Field(description="FeatureStore of one vector a caption")
 
 
 class DataSettings(Settings):
@@ -37,6 +45,11 @@ class DataSettings(Settings):
     )
     text_features: str | None = Field(
         default=None, description="FeatureStore of token states of a frozen encoder"
+    )
+    teachers: TeacherSettings | None = Field(
+        default=None,
+        description="what uni-modal teachers make of images and captions, for `objective.csa` and `objective.usa`; "
+        "null: none",
     )
     train: str = Field(default="train", description="split to train on")
     validation: str = Field(
@@ -174,6 +187,16 @@ class Recipe(Settings):
                 f"objective.lca.warm_start comes after the {lca.frozen_codebook_epochs} epochs of "
                 f"objective.lca.frozen_codebook_epochs, and training.epochs is {self.training.epochs}; lower the former"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _soft_labels_need_teachers(self) -> Recipe:
+        for name in ("csa", "usa"):
+            if getattr(self.objective, name) is not None and self.data.teachers is None:
+                raise ValueError(
+                    f"objective.{name} needs teachers: make their stores with 'crossalign teach {self.data.collection} "
+                    "--images MODEL --out STORE' and the same with --texts, and name both in data.teachers"
+                )
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from crossalign.alignment import LocalConceptAlignment, global_to_local_nce, lca_loss, sinkhorn
+from crossalign.alignment import (
+    CrossModalSoftLabels,
+    LocalConceptAlignment,
+    UniModalSoftLabels,
+    global_to_local_nce,
+    lca_loss,
+    sinkhorn,
+)
 from crossalign.encoders.pooling import GeneralizedPooling
 from crossalign.losses import ContrastiveLoss, HingeRankingLoss
 
@@ -102,6 +109,23 @@ def test_golden_cusa_contrastive(name: str) -> None:
     for reduction, key in (("paper", "contrastive_mean"), ("standard", "contrastive_sum")):
         module = ContrastiveLoss(meta["contrastive_tau"], reduction)  # type: ignore[arg-type]
         assert_agrees(module(golden["image"], golden["text"], golden["ids"]), golden[key])
+
+
+@pytest.mark.parametrize("name", names("cusa_*.npz"))
+def test_golden_cusa_soft_labels(name: str) -> None:
+    golden, meta = read(name)
+    settings = {"temperature": meta["tau"], "teacher_temperature": meta["softlabel_tau"]}
+    teachers = golden["teacher_image"], golden["teacher_text"]
+    for key, module, sides in (
+        ("csa", CrossModalSoftLabels(meta["mode"], **settings), ("image", "text")),
+        ("usa", UniModalSoftLabels(**settings), ("uni_image", "uni_text")),
+    ):
+        image, text = (golden[side].clone().requires_grad_() for side in sides)
+        loss = module(image, text, *teachers)
+        loss.backward()
+        assert_agrees(loss, golden[key])
+        assert_agrees(image.grad, golden[f"grad_{key}_image"])
+        assert_agrees(text.grad, golden[f"grad_{key}_text"])
 
 
 def test_golden_generalized_pooling() -> None:

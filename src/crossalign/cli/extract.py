@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from crossalign.cli.extract_parts import channels, image_backbone, regions, text_backbone
 from crossalign.cli.run_options import device_name
+from crossalign.cli.store_options import Interpolation, Precision, Resize, refuse_options, report
 from crossalign.errors import CrossAlignError
-
-if TYPE_CHECKING:
-    from crossalign.data.extract import Extraction
 
 __all__ = ["command"]
 
@@ -24,22 +20,6 @@ PHOTOS_ONLY = (
     "boxes", "detector", "min_score", "max_boxes", "image_root", "workers",
 )  # fmt: skip
 CAPTIONS_ONLY = ("max_length", "text_layer")
-
-
-class Interpolation(StrEnum):
-    bilinear = "bilinear"
-    bicubic = "bicubic"
-    nearest = "nearest"
-
-
-class Resize(StrEnum):
-    squash = "squash"
-    crop = "crop"
-
-
-class Precision(StrEnum):
-    float16 = "float16"
-    float32 = "float32"
 
 
 def command(
@@ -119,9 +99,11 @@ def command(
     if (model is None) == (text_model is None):
         raise CrossAlignError("give either --model (photos) or --text-model (captions)")
     if text_model is not None:
-        _refuse(context, PHOTOS_ONLY, "only photos (--model) have such options, not captions (--text-model)")
+        refuse_options(
+            context, PHOTOS_ONLY, "only photos (--model) have such options, not captions (--text-model)"
+        )
     else:
-        _refuse(
+        refuse_options(
             context, CAPTIONS_ONLY, "only captions (--text-model) have such options, not photos (--model)"
         )
     if boxes is not None and detector is not None:
@@ -153,44 +135,4 @@ def command(
             workers=max(0, (os.cpu_count() or 1) - 1) if workers is None else workers,
             **shared,
         )
-    _report(done, as_json)
-
-
-def _refuse(context: typer.Context, names: tuple[str, ...], reason: str) -> None:
-    """Refuse options that were given and would do nothing."""
-    given = []
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name) if option.name in names else None
-        if source is not None and source.name != "DEFAULT":
-            given.append(option.opts[0])
-    if given:
-        raise CrossAlignError(f"{', '.join(given)}: {reason}; leave out what does not belong")
-
-
-def _report(done: Extraction, as_json: bool) -> None:
-    store = done.store
-    kind = {"image": "photos", "text": "captions"}[store.manifest["kind"]]
-    result = {
-        "folder": str(store.folder),
-        "kind": store.manifest["kind"],
-        "count": len(store),
-        "units": store.manifest["units"],
-        "dim": store.dim,
-        "dtype": store.dtype.name,
-        "bytes": sum(path.stat().st_size for path in store.folder.iterdir()),
-        "resumed": done.resumed,
-        "dropped_boxes": done.dropped_boxes,
-    }
-    if as_json:
-        typer.echo(json.dumps(result))
-        return
-    units = "a varying number of units" if store.ragged else f"{store.manifest['units']} units"
-    megabytes = result["bytes"] / 1e6
-    typer.echo(
-        f"{store.folder}: {len(store)} {kind}, {units} of {store.dim} numbers ({store.dtype.name}), "
-        f"{megabytes:.1f} MB"
-    )
-    if done.resumed:
-        typer.echo(f"{done.resumed} of them were there already")
-    if done.dropped_boxes:
-        typer.echo(f"{done.dropped_boxes} boxes left out: nothing of them is visible")
+    report(done, as_json)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crossalign.encoders.detector import Detector
     from crossalign.encoders.hf import TextBackbone
 
-__all__ = ["channels", "image_backbone", "regions", "text_backbone"]
+__all__ = ["channels", "image_backbone", "model_arguments", "regions", "text_backbone"]
 
 
 def image_backbone(
@@ -31,7 +31,7 @@ def image_backbone(
     from crossalign.encoders.backbone import PRETRAINED, BackboneConfig, ImageBackbone
     from crossalign.encoders.timm_models import default_input
 
-    model_args = dict(_argument(text) for text in arguments)
+    model_args = model_arguments(arguments)
     if changes["size"] is None:
         changes = changes | {"size": model_args.get("img_size")}
     settings = default_input(name, **changes)
@@ -91,6 +91,11 @@ def regions(
             "--min-score and --max-boxes choose among boxes; give --boxes or --detector too"
         )
     return None
+
+
+def model_arguments(texts: list[str]) -> dict[str, Any]:
+    """The arguments of a timm model, of ``key=value`` each."""
+    return dict(_argument(text) for text in texts)
 
 
 def _argument(text: str) -> tuple[str, Any]:

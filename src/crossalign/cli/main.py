@@ -25,6 +25,7 @@ COMMANDS = (
     "demo",
     "import",
     "extract",
+    "teach",
     "train",
     "evaluate",
     "compare",

@@ -17,9 +17,12 @@ __all__ = [
     "Attributes",
     "DamagedError",
     "Maker",
+    "ObjectArray",
+    "ObjectType",
     "RefusedError",
     "Storage",
     "StorageType",
+    "admitted_objects",
     "why_refused",
 ]
 
@@ -233,6 +236,49 @@ ADMITTED: Mapping[str, Any] = {
     "torch._utils._rebuild_parameter": Maker(_parameter),
     "torch.Size": Maker(tuple),
 }
+
+
+class ObjectType:
+    """The NumPy type of objects."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class ObjectArray:
+    """A NumPy array of objects, reduced to its shape and a flat list of them."""
+
+    __slots__ = ("items", "shape")
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.shape: tuple[int, ...] = ()
+
+    def __setstate__(self, state: Any) -> None:
+        *_, shape, kind, _, items = state
+        if not isinstance(kind, ObjectType) or not isinstance(items, list):
+            raise DamagedError("an array of other things than its header tells of")
+        if not isinstance(shape, tuple) or len(items) != math.prod(shape):
+            raise DamagedError("an array whose objects do not fill its shape")
+        self.items, self.shape = items, shape
+
+
+def admitted_objects() -> Mapping[str, Any]:
+    """What the pickle within a ``.npy`` file may ask for: its first array is one of objects, all others are of data."""
+    begun = False
+
+    def array(kind: Any, *rest: Any) -> Any:
+        nonlocal begun
+        if begun or kind is not Array:
+            return _array(kind, *rest)
+        begun = True
+        return ObjectArray()
+
+    def data_type(text: Any, *rest: Any) -> Any:
+        return ObjectType() if text in ("O", "O8") else DataType(text, *rest)
+
+    makers = {f"numpy.{core}.multiarray._reconstruct": Maker(array) for core in ("core", "_core")}
+    return {**ADMITTED, **makers, "numpy.dtype": Maker(data_type)}
 
 
 def why_refused(name: str) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, ClassVar
+
+import numpy as np
 
 from crossalign.convert.admitted import (
     ADMITTED,
@@ -16,15 +18,18 @@ from crossalign.convert.admitted import (
     DamagedError,
     DataType,
     Maker,
+    ObjectArray,
+    ObjectType,
     PlainDict,
     RefusedError,
     Storage,
     StorageType,
+    admitted_objects,
     why_refused,
 )
 from crossalign.errors import CrossAlignError
 
-__all__ = ["read_pickled"]
+__all__ = ["read_numpy", "read_pickled"]
 
 # The first two numbers of what torch.save wrote before it turned to zip files (1.6).
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -70,13 +75,20 @@ class _Reader(pickle._Unpickler):
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
 
-    def __init__(self, file: IO[bytes], storages: dict[str, Storage], limit: int) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        storages: dict[str, Storage],
+        limit: int,
+        admitted: Mapping[str, Any] = ADMITTED,
+    ) -> None:
         super().__init__(file, encoding="latin1")
         self.storages = storages
         self.limit = limit
+        self.admitted = admitted
 
     def find_class(self, module: str, name: str) -> Any:
-        found = ADMITTED.get(f"{module}.{name}")
+        found = self.admitted.get(f"{module}.{name}")
         if found is None:
             raise RefusedError(why_refused(f"{module}.{name}"))
         return found
@@ -114,7 +126,7 @@ class _Reader(pickle._Unpickler):
     def load_build(self) -> None:
         state = self.stack.pop()
         changed = self.stack[-1]
-        if not isinstance(changed, Attributes | PlainDict | DataType | Array):
+        if not isinstance(changed, Attributes | PlainDict | DataType | Array | ObjectType | ObjectArray):
             raise RefusedError(f"a change inside a {type(changed).__name__}")
         changed.__setstate__(state)
 
@@ -158,10 +170,40 @@ def read_pickled(path: str | Path) -> Any:
     Raises:
         CrossAlignError: no such file, it is damaged or of another format, or it asks for anything else, which is named.
     """
-    path = Path(path)
+    return _guarded(Path(path), _read, "no file of torch.save or pickle")
+
+
+def read_numpy(path: str | Path) -> Any:
+    """The content of a ``.npy`` file: an array, or what NumPy pickled into it, read as :func:`read_pickled` does.
+
+    Numbers and texts are mapped into memory, not loaded. An array of objects comes as a list of them, and without axes
+    (NumPy's way of saving a dictionary) as the object itself.
+
+    Raises:
+        CrossAlignError: no such file, it is damaged or no ``.npy`` file, or it asks for anything but data.
+    """
+
+    def read(file: IO[bytes], size: int) -> Any:
+        version = np.lib.format.read_magic(file)
+        header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, kind = header(file)
+        if not kind.hasobject:
+            return np.load(Path(path), mmap_mode="r", allow_pickle=False)
+        held = _Reader(file, {}, 0, admitted_objects()).load()
+        if not isinstance(held, ObjectArray) or held.shape != shape:
+            raise DamagedError("what is pickled is not the array that its header tells of")
+        return held.items if shape else held.items[0]
+
+    return _guarded(Path(path), read, "no file of numpy.save")
+
+
+def _guarded(path: Path, read: Callable[[IO[bytes], int], Any], kind: str) -> Any:
+    """What ``read`` makes of a file and its size; every trouble in one line."""
     try:
         with path.open("rb") as file:
-            return _read(file, path.stat().st_size)
+            return read(file, path.stat().st_size)
     except FileNotFoundError:
         raise CrossAlignError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -171,9 +213,7 @@ def read_pickled(path: str | Path) -> Any:
     except PermissionError:
         raise CrossAlignError(f"{path}: may not be read; change its permissions") from None
     except Exception as error:  # damaged bytes raise nearly anything
-        raise CrossAlignError(
-            f"{path}: damaged, or no file of torch.save or pickle ({_reason(error)}); fetch it again"
-        ) from None
+        raise CrossAlignError(f"{path}: damaged, or {kind} ({_reason(error)}); fetch it again") from None
 
 
 def _reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "ImageInputs", "TextInputs", "WordNotes"]
+__all__ = ["Batch", "ImageInputs", "TeacherFeatures", "TextInputs", "WordNotes"]
 
 M = TypeVar("M", bound="_Movable")
 
@@ -80,6 +80,19 @@ class WordNotes(_Movable):
 
 
 @dataclass
+class TeacherFeatures(_Movable):
+    """What uni-modal teachers make of a batch; there only where an objective asks for it.
+
+    Attributes:
+        image: ``(U, T)`` vectors of the U different images, of any norm.
+        text: ``(B, T')`` vectors of the captions.
+    """
+
+    image: Tensor
+    text: Tensor
+
+
+@dataclass
 class Batch(_Movable):
     """B matched image-caption pairs.
 
@@ -89,6 +102,7 @@ class Batch(_Movable):
         image_ids: ``(B,)`` int64, position of each pair's image in its split; equal values are the same image.
         caption_ids: the captions' ids in the collection, for messages.
         notes: what is known about the captions' tokens, where it was asked for.
+        teachers: teachers' vectors of the images and captions, where they were asked for.
     """
 
     image: ImageInputs
@@ -97,3 +111,4 @@ class Batch(_Movable):
     image_ids: Tensor
     caption_ids: tuple[str, ...] = ()
     notes: WordNotes | None = None
+    teachers: TeacherFeatures | None = None

@@ -110,7 +110,7 @@ class FeatureStore:
             raise CrossAlignError(
                 f"{self.folder}: id '{next(iter(missing))}' has no features "
                 f"({len(missing)} of {len(set(ids))} missing); "
-                "run 'crossalign extract' again for this collection"
+                f"run 'crossalign {'teach' if 'teacher' in self.manifest else 'extract'}' again for this collection"
             )
         return np.fromiter((known[name] for name in ids), np.int64, len(ids))
 
@@ -137,6 +137,19 @@ class FeatureStore:
             mask=mask,
             boxes=_gather_boxes(self._boxes, starts, mask) if self.layout.boxes else None,
         )
+
+    def vectors(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """The one vector of each id at some positions, ``(n, D)`` float32; of a store of one unit an id.
+
+        Raises:
+            IndexError: a position is outside the store.
+            ValueError: the store has more than one unit an id.
+        """
+        if self.layout.units != 1:
+            raise ValueError(f"{self.folder}: has {self.layout.units or 'varying'} units an id, not one")
+        # One gather: id by id, as regions are read, costs more than the few bytes of a vector.
+        rows = self._features.index_select(0, torch.from_numpy(self._checked(positions)))
+        return np.asarray(rows.float().numpy())
 
     def _checked(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         chosen = np.asarray(positions, dtype=np.int64).reshape(-1)

@@ -12,23 +12,39 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from crossalign.data.batch import Batch, ImageInputs, TextInputs, WordNotes
+from crossalign.data.batch import Batch, ImageInputs, TeacherFeatures, TextInputs, WordNotes
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.photos import open_photo
 from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
 
-__all__ = ["ImageSource", "NoteSource", "PairSampler", "TextSource", "TrainingLoader", "find_store"]
+__all__ = [
+    "ImageSource",
+    "NoteSource",
+    "PairSampler",
+    "TeacherReader",
+    "TextSource",
+    "TrainingLoader",
+    "find_store",
+]
 
 # The notes on the captions at these positions of the split, as wide as their inputs.
 NoteSource = Callable[[np.ndarray, int], WordNotes]
+# Teachers' vectors of the images and captions at these positions of the split.
+TeacherReader = Callable[[np.ndarray, np.ndarray], TeacherFeatures]
 
 
-def find_store(collection: Collection, name: str) -> FeatureStore:
+def find_store(collection: Collection, name: str, command: str | None = None) -> FeatureStore:
     """A FeatureStore by path, or by its name in the collection's ``features`` folder.
 
     An import of precomputed features leaves its store as that folder itself: its name is ``features``.
+
+    Args:
+        command: what makes such a store, for the message; None: ``extract``.
+
+    Raises:
+        CrossAlignError: there is none, or it is unfinished or damaged.
     """
     beside = collection.folder / "features" / name
     for place in (beside, collection.folder / name):
@@ -37,7 +53,7 @@ def find_store(collection: Collection, name: str) -> FeatureStore:
     if not Path(name).is_dir():
         raise CrossAlignError(
             f"no FeatureStore '{name}', neither as a path nor in {collection.folder / 'features'}; "
-            f"run: crossalign extract {collection.folder} {beside} --help"
+            f"run: {command or f'crossalign extract {collection.folder} {beside} --help'}"
         )
     return FeatureStore.open(name)
 
@@ -235,6 +251,7 @@ class _Collate:
     text_source: TextSource
     caption_ids: tuple[str, ...]
     note_source: NoteSource | None
+    teachers: TeacherReader | None
 
     def __call__(self, items: list[tuple[int, int, int]]) -> Batch | CrossAlignError:
         # Raised in a worker, the error would arrive with the worker's traceback in its message.
@@ -255,6 +272,7 @@ class _Collate:
             image_ids=torch.from_numpy(images),
             caption_ids=tuple(self.caption_ids[caption] for caption in captions),
             notes=None if self.note_source is None else self.note_source(captions, text.mask.shape[1]),
+            teachers=None if self.teachers is None else self.teachers(different, captions),
         )
 
 
@@ -268,6 +286,7 @@ class TrainingLoader:
 
     Args:
         note_source: what is known about the captions' tokens, where the objective asks for it.
+        teachers: teachers' vectors of images and captions, where the objective asks for them.
 
     Raises:
         CrossAlignError: while iterating: a photo that cannot be read, stores that do not fit together.
@@ -281,11 +300,12 @@ class TrainingLoader:
         sampler: PairSampler,
         workers: int = 0,
         note_source: NoteSource | None = None,
+        teachers: TeacherReader | None = None,
     ) -> None:
         self._loader: DataLoader[Batch | CrossAlignError] = DataLoader(
             _Positions(),  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=_Collate(image_source, text_source, split.caption_ids, note_source),
+            collate_fn=_Collate(image_source, text_source, split.caption_ids, note_source, teachers),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a number as it starts: from the global generator, that would shift all later draws of

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from crossalign.data.photos import open_photo
 from crossalign.errors import CrossAlignError
 
-__all__ = ["PhotoBatch", "photo_batches"]
+__all__ = ["PhotoBatch", "Preparation", "photo_batches"]
 
 Preparation = Callable[[Image.Image], Tensor]
 

@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.files import file_digest
 from crossalign.settings import Settings
 
-__all__ = ["PRETRAINED", "BackboneConfig", "ImageBackbone"]
+__all__ = ["PRETRAINED", "BackboneConfig", "ImageBackbone", "load_weights_of"]
 
 PRETRAINED = "pretrained"
 
@@ -128,20 +128,9 @@ class ImageBackbone(nn.Module):
 
     def _load(self, config: BackboneConfig) -> BackboneConfig:
         assert config.weights is not None
-        if config.weights == PRETRAINED:
-            digest = state_digest(self.network.state_dict())
-        else:
-            path = Path(config.weights)
-            state = read_weights(path)
-            digest = file_digest(path)
-            classifiers = getattr(self.network, "pretrained_cfg", {}).get("classifier") or ()
-            classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
-            self.dropped = load_strictly(self.network, state, classifiers, f"{path} ({config.name})")
-        if config.weights_sha256 not in (None, digest):
-            raise CrossAlignError(
-                f"{config.weights}: not the weights that were used before (their checksum begins with "
-                f"{digest[:12]}, not {str(config.weights_sha256)[:12]}); give the original ones"
-            )
+        digest, self.dropped = load_weights_of(
+            self.network, config.name, config.weights, config.weights_sha256
+        )
         return config.model_copy(update={"weights_sha256": digest})
 
     def _prune(self, layer: int) -> list[int]:
@@ -181,6 +170,36 @@ class ImageBackbone(nn.Module):
         if height == 0 or count % height or round(height / ratio) != count // height:
             raise CrossAlignError(f"{self.config.name}: its {count} tokens are not a map; choose a layer")
         return tokens.transpose(1, 2).unflatten(2, (height, count // height))
+
+
+def load_weights_of(
+    network: nn.Module, name: str, weights: str, expected: str | None = None
+) -> tuple[str, tuple[str, ...]]:
+    """Give a timm network the weights of a file, or keep those that timm downloaded (:data:`PRETRAINED`).
+
+    Returns:
+        Their checksum, and the names of the classifier's tensors in the file, which are not needed.
+
+    Raises:
+        CrossAlignError: no such file, weights that do not fit, or others than the expected ones.
+    """
+    dropped: tuple[str, ...] = ()
+    if weights == PRETRAINED:
+        digest = state_digest(network.state_dict())
+    else:
+        path = Path(weights)
+        state = read_weights(path)
+        digest = file_digest(path)
+        stated: Any = getattr(network, "pretrained_cfg", {})
+        classifiers = stated.get("classifier") or ()
+        classifiers = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+        dropped = load_strictly(network, state, classifiers, f"{path} ({name})")
+    if expected not in (None, digest):
+        raise CrossAlignError(
+            f"{weights}: not the weights that were used before (their checksum begins with {digest[:12]}, not "
+            f"{str(expected)[:12]}); give the original ones"
+        )
+    return digest, dropped
 
 
 def _into(boxes: Tensor, part: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["TextBackbone", "TextBackboneConfig"]
+__all__ = ["TextBackbone", "TextBackboneConfig", "import_transformers", "resolve_name"]
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
@@ -59,8 +59,8 @@ class TextBackbone(nn.Module):
 
     def __init__(self, config: TextBackboneConfig) -> None:
         super().__init__()
-        transformers = _transformers()
-        place = _resolve(config.name)
+        transformers = import_transformers()
+        place = resolve_name(config.name)
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any
@@ -194,7 +194,12 @@ class TextBackbone(nn.Module):
         return cls(config.model_copy(update={"name": str(folder)}))
 
 
-def _transformers() -> Any:
+def import_transformers() -> Any:
+    """The package, without its bars and its notes.
+
+    Raises:
+        CrossAlignError: it is not installed.
+    """
     try:
         import transformers
     except ImportError:
@@ -204,7 +209,12 @@ def _transformers() -> Any:
     return transformers
 
 
-def _resolve(name: str) -> str:
+def resolve_name(name: str) -> str:
+    """A folder or a hub name; ``package:NAME/FOLDER`` is a folder of an installed package.
+
+    Raises:
+        CrossAlignError: no such package.
+    """
     if not name.startswith(PACKAGE):
         return name
     package, _, inner = name.removeprefix(PACKAGE).partition("/")

@@ -11,6 +11,7 @@ from crossalign.settings import Settings
 
 __all__ = [
     "CRASettings",
+    "CSASettings",
     "CaptioningSettings",
     "ContrastiveSettings",
     "DiversitySettings",
@@ -18,6 +19,7 @@ __all__ = [
     "LCASettings",
     "MatryoshkaSettings",
     "ObjectiveSettings",
+    "USASettings",
 ]
 
 Words = Annotated[
@@ -153,6 +155,42 @@ class CaptioningSettings(Settings):
     dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of the decoder")
 
 
+class CSASettings(Settings):
+    """Cross-modal soft labels (CUSA): images and texts compare as their uni-modal teachers compare each of them."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    mode: Literal["each", "add", "dot"] = Field(
+        default="each",
+        description="targets; `each`: of the image teacher from image to text, of the text teacher back; `add`: "
+        "the mean of both; `dot`: the geometric mean of both",
+    )
+    temperature: float = Field(
+        default=0.45, gt=0, description="what scores are divided by; the first value where it is learnt"
+    )
+    teacher_temperature: float = Field(
+        default=1.0, gt=0, description="what the teachers' cosines are divided by; smaller is sharper"
+    )
+    learnable_temperature: bool = Field(
+        default=True, description="train the temperature, kept within 0.10 to 0.99"
+    )
+
+
+class USASettings(Settings):
+    """Uni-modal soft labels (CUSA): images compare with images, texts with texts, as for their teachers."""
+
+    weight: Weight = Field(default=1.0, description="factor of this term in the total")
+    temperature: float = Field(
+        default=0.45, gt=0, description="what cosines are divided by; the first value where it is learnt"
+    )
+    teacher_temperature: float = Field(
+        default=1.0, gt=0, description="what the teachers' cosines are divided by; smaller is sharper"
+    )
+    learnable_temperature: bool = Field(
+        default=True,
+        description="train the temperatures, one for images and one for texts, kept within 0.10 to 1.00",
+    )
+
+
 class MatryoshkaSettings(Settings):
     """The base loss also on the first numbers of the embeddings alone, so that they may be cut after training."""
 
@@ -204,6 +242,18 @@ class ObjectiveSettings(Settings):
         default=None, description="VSRN's caption generation; null: without"
     )
     cra: CRASettings | None = Field(default=None, description="Contextual Relation Alignment; null: without")
+    csa: CSASettings | None = Field(
+        default=None, description="cross-modal soft labels; need `data.teachers`; null: without"
+    )
+    usa: USASettings | None = Field(
+        default=None,
+        description="uni-modal soft labels; need `data.teachers` and `model.uni_modal_head`; null: without",
+    )
     matryoshka: MatryoshkaSettings | None = Field(
         default=None, description="the base loss on cut embeddings, too; null: without"
     )
+
+    @property
+    def asks_teachers(self) -> bool:
+        """Whether a term needs the teachers' vectors of a batch."""
+        return self.csa is not None or self.usa is not None

@@ -5,8 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from crossalign.alignment import ContextualRelationAlignment, LocalConceptAlignment
-from crossalign.data.batch import TextInputs, WordNotes
+from crossalign.alignment import (
+    ContextualRelationAlignment,
+    CrossModalSoftLabels,
+    LocalConceptAlignment,
+    UniModalSoftLabels,
+)
+from crossalign.data.batch import TeacherFeatures, TextInputs, WordNotes
 from crossalign.encoders.caption_decoder import CaptionGeneration
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
@@ -14,6 +19,7 @@ from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
 from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units, compared_words
 from crossalign.objective.matryoshka import Matryoshka
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
+from crossalign.objective.soft_terms import soft_label_terms
 from crossalign.towers import ModelConfig
 
 __all__ = ["Objective"]
@@ -43,6 +49,8 @@ class Objective(nn.Module):
             raise CrossAlignError("objective.diversity needs views: model.image.encoder.kind: camera")
         if settings.captioning is not None and not vocabulary:
             raise CrossAlignError("objective.captioning needs a vocabulary: model.text.encoder.kind: gru")
+        if settings.usa is not None and model.uni_modal_head is None:
+            raise CrossAlignError("objective.usa needs uni-modal heads: model.uni_modal_head: {}")
         self.settings = settings
         self.base: HingeRankingLoss | ContrastiveLoss
         base = settings.base
@@ -72,6 +80,18 @@ class Objective(nn.Module):
             self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
             self.weights["cra"] = cra.weight
 
+        self.csa: CrossModalSoftLabels | None = None
+        if (csa := settings.csa) is not None:
+            self.csa = CrossModalSoftLabels(
+                csa.mode, csa.temperature, csa.teacher_temperature, learnable=csa.learnable_temperature
+            )
+            self.weights["csa"] = csa.weight
+        self.usa: UniModalSoftLabels | None = None
+        if (usa := settings.usa) is not None:
+            self.usa = UniModalSoftLabels(
+                usa.temperature, usa.teacher_temperature, learnable=usa.learnable_temperature
+            )
+            self.weights["usa"] = usa.weight
         self.diversity: DiversityLoss | None = None
         if (diversity := settings.diversity) is not None:
             self.diversity = DiversityLoss(diversity.reduction)
@@ -102,8 +122,9 @@ class Objective(nn.Module):
 
     @property
     def dense(self) -> bool:
-        """Whether the base loss gives most pairs of a batch a gradient."""
-        return not isinstance(self.base, HingeRankingLoss) or self.base.negatives == "all"
+        """Whether a loss of the scores gives most pairs of a batch a gradient."""
+        hardest = isinstance(self.base, HingeRankingLoss) and self.base.negatives == "hardest"
+        return not hardest or self.csa is not None
 
     def forward(
         self,
@@ -113,6 +134,7 @@ class Objective(nn.Module):
         image_rows: Tensor,
         captions: TextInputs | None = None,
         notes: WordNotes | None = None,
+        teachers: TeacherFeatures | None = None,
     ) -> dict[str, Tensor]:
         """Unweighted terms of B texts and their U different images.
 
@@ -121,6 +143,7 @@ class Objective(nn.Module):
             image_rows: ``(B,)`` row of each text's image; texts of one image are never each other's negatives.
             captions: the texts as they went into their tower, which caption generation learns to write.
             notes: what is known of the texts' tokens, where ``objective.lca`` asks for it.
+            teachers: what teachers make of the images and texts, where ``objective.csa`` or ``objective.usa`` does.
         """
         terms: dict[str, Tensor] = {}
         terms[self.settings.base.kind] = self._base_loss(scores.index_select(0, image_rows), image_rows)
@@ -147,6 +170,9 @@ class Objective(nn.Module):
                 text.mask,
                 image_rows=image_rows,
             )
+        if self.csa is not None or self.usa is not None:
+            assert teachers is not None
+            terms |= soft_label_terms(self.csa, self.usa, scores, image, text, image_rows, teachers)
         if self.diversity is not None:
             terms["diversity"] = self.diversity(image.aux["summary_logits"], image.mask)
         if self.captioning is not None:

@@ -7,6 +7,7 @@ from crossalign.towers.settings import (
     ModelConfig,
     PooledSettings,
     TextTowerConfig,
+    UniModalHeadSettings,
 )
 from crossalign.towers.text import TextTower
 
@@ -18,4 +19,5 @@ __all__ = [
     "PooledSettings",
     "TextTower",
     "TextTowerConfig",
+    "UniModalHeadSettings",
 ]

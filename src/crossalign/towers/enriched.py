@@ -1,4 +1,4 @@
-"""What both towers share: SelfAlign's context head on top of a base encoding."""
+"""What both towers share: heads on top of a base encoding, SelfAlign's for context and CUSA's uni-modal one."""
 
 from __future__ import annotations
 
@@ -10,15 +10,27 @@ from torch import nn
 from crossalign.alignment import ContextHead
 from crossalign.encoding import Encoding
 from crossalign.towers.projection import EmbeddingProjection
+from crossalign.towers.uni_modal import UniModalHead
 
 __all__ = ["Enriched"]
 
 
 class Enriched(nn.Module):
-    """A tower whose base encoding may be enriched by a context head, and projected to ``embedding_size`` then."""
+    """A tower whose base encoding may be enriched by a context head, and projected to ``embedding_size`` then.
 
-    def __init__(self, dim: int, context_head: bool, embedding_size: int | None = None) -> None:
+    With ``uni_modal_size`` a uni-modal head makes a second embedding of that width, of the base one: before any context
+    is appended.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        context_head: bool,
+        embedding_size: int | None = None,
+        uni_modal_size: int | None = None,
+    ) -> None:
         super().__init__()
+        self.uni_modal_head = None if uni_modal_size is None else UniModalHead(dim, uni_modal_size)
         self.context_head = ContextHead(dim) if context_head else None
         self.projection = None if embedding_size is None else EmbeddingProjection(dim, embedding_size)
 
@@ -27,8 +39,11 @@ class Enriched(nn.Module):
 
         The image vector ends in ``[w mean key; w fused]`` and the text vector in ``[fused; mean key]``, so that the
         inner product adds ``w (mean key_v . fused_t + fused_v . mean key_t)``. With weight 0 nothing is appended.
-        What comes out is projected to the tower's embedding size, where it has one.
+        What comes out is projected to the tower's embedding size, where it has one. The uni-modal head's embedding
+        becomes ``unimodal``.
         """
+        if self.uni_modal_head is not None:
+            base = replace(base, unimodal=self.uni_modal_head(base.embedding))
         if self.context_head is None:
             return base
         guide, keys, fused, mean_key = self.context_head(base.context, base.mask)

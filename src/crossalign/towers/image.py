@@ -27,6 +27,7 @@ class ImageTower(Enriched):
         context_head: have a context head.
         context_weight: append its vectors to the embedding with this weight; 0: not at all.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
+        uni_modal_size: have a uni-modal head of this width; None: none.
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 
@@ -38,9 +39,10 @@ class ImageTower(Enriched):
         *,
         context_weight: float = 0.5,
         embedding_size: int | None = None,
+        uni_modal_size: int | None = None,
         load_weights: bool = True,
     ) -> None:
-        super().__init__(dim, context_head, embedding_size)
+        super().__init__(dim, context_head, embedding_size, uni_modal_size)
         self.context_weight = context_weight
         backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
         # Theirs have the checksums of the weights filled in.

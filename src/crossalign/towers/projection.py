@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from crossalign.masking import at_least_float32
 
-__all__ = ["EmbeddingProjection", "starting_map"]
+__all__ = ["EmbeddingProjection", "orthonormal", "starting_map"]
 
 
 class EmbeddingProjection(nn.Module):
@@ -47,13 +47,13 @@ def starting_map(dim: int, size: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(0)
     if size < dim:
-        base, tail = math.sqrt(dim / size) * _orthonormal(size, dim, generator), torch.empty(0, 2 * dim)
+        base, tail = math.sqrt(dim / size) * orthonormal(size, dim, generator), torch.empty(0, 2 * dim)
     else:
-        base, tail = torch.eye(dim), _orthonormal(size - dim, 2 * dim, generator)
+        base, tail = torch.eye(dim), orthonormal(size - dim, 2 * dim, generator)
     return torch.block_diag(base, tail)
 
 
-def _orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+def orthonormal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
     """Random rows ``(rows, columns)`` of unit norm at right angles; the identity where it is square."""
     if rows == columns:
         return torch.eye(rows)

@@ -20,6 +20,7 @@ __all__ = [
     "ModelConfig",
     "PooledSettings",
     "TextTowerConfig",
+    "UniModalHeadSettings",
     "VSRNSettings",
 ]
 
@@ -198,6 +199,12 @@ class TextTowerConfig(Settings):
         return self
 
 
+class UniModalHeadSettings(Settings):
+    """A second embedding a tower, for images among images and texts among texts (CUSA); `objective.usa` trains it."""
+
+    size: int | None = Field(default=None, gt=0, description="its width; null: dim")
+
+
 class ModelConfig(Settings):
     """Everything needed to build the model: two towers, and a scorer where pairs are scored together."""
 
@@ -222,6 +229,11 @@ class ModelConfig(Settings):
         description="an interactive model that scores a pair from its regions and words in context; `kind` chooses it. "
         "null: the inner product of the embeddings",
     )
+    uni_modal_head: UniModalHeadSettings | None = Field(
+        default=None,
+        description="uni-modal heads on both towers, `{}` with their defaults, for image-to-image and text-to-text "
+        "retrieval; null: without",
+    )
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
 
@@ -234,6 +246,11 @@ class ModelConfig(Settings):
     def embedding_width(self) -> int:
         """Numbers of an embedding."""
         return self.embedding_size or self.dim * (3 if self.enriched else 1)
+
+    @property
+    def uni_modal_width(self) -> int | None:
+        """Numbers of a uni-modal embedding; None without uni-modal heads."""
+        return None if self.uni_modal_head is None else self.uni_modal_head.size or self.dim
 
     @property
     def embedding_parts(self) -> int:

@@ -30,6 +30,7 @@ class TextTower(Enriched):
         context_head: have a context head.
         context_weight: append its vectors to the embedding, unless it is 0.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
+        uni_modal_size: have a uni-modal head of this width; None: none.
         tokenizer: the word tokenizer of a ``gru`` encoder.
         backbone: the Hugging Face encoder whose token states any other encoder reads.
     """
@@ -42,10 +43,11 @@ class TextTower(Enriched):
         *,
         context_weight: float = 0.5,
         embedding_size: int | None = None,
+        uni_modal_size: int | None = None,
         tokenizer: WordTokenizer | None = None,
         backbone: TextBackbone | None = None,
     ) -> None:
-        super().__init__(dim, context_head, embedding_size)
+        super().__init__(dim, context_head, embedding_size, uni_modal_size)
         # The weight itself stands on the image side.
         self.appends_context = context_weight > 0
         self.config = config

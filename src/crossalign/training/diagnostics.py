@@ -16,7 +16,7 @@ from crossalign.objective.lca_term import AlignedUnits
 
 __all__ = ["Diagnostics", "gradient_norms"]
 
-PLACES = ("embedding", "context", "locals")
+PLACES = ("embedding", "unimodal", "context", "locals")
 
 
 class Diagnostics(nn.Module):
@@ -63,6 +63,11 @@ class Diagnostics(nn.Module):
                 to_images = guide_accuracy(text.aux["guide"], image.aux["keys"], image.mask, image_rows, rows)
                 to_texts = guide_accuracy(image.aux["guide"], text.aux["keys"], text.mask, rows, image_rows)
                 numbers["cra_top1"] = (to_images + to_texts) / 2
+        if objective.csa is not None:
+            numbers["csa_temperature"] = objective.csa.temperature.detach()
+        if objective.usa is not None:
+            numbers["usa_image_temperature"] = objective.usa.image_temperature.detach()
+            numbers["usa_text_temperature"] = objective.usa.text_temperature.detach()
         return numbers
 
     def _concepts(self, lca: LocalConceptAlignment, units: AlignedUnits) -> dict[str, Tensor]:
@@ -96,7 +101,7 @@ def gradient_norms(terms: Mapping[str, Tensor], image: Encoding, text: Encoding)
     """
     numbers: dict[str, Tensor] = {}
     outputs = [(place, getattr(encoding, place)) for place in PLACES for encoding in (image, text)]
-    outputs = [(place, output) for place, output in outputs if output.requires_grad]
+    outputs = [(place, output) for place, output in outputs if output is not None and output.requires_grad]
     for name, term in terms.items():
         if not term.requires_grad:
             continue

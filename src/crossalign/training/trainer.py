@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from crossalign.data.batch import Batch
 from crossalign.data.loading import PairSampler, TrainingLoader
+from crossalign.data.teachers import TeacherSource
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import split_metrics
 from crossalign.evaluation.region_match import Rule
@@ -94,7 +95,7 @@ class _Step(nn.Module):
         if notes is not None and notes.objects is not None:
             boxes = self.model.image_tower.region_boxes(batch.image)
             notes = with_regions(notes, boxes, batch.image_rows, self.rule, image.mask.shape[1])
-        terms = self.objective(scores, image, text, batch.image_rows, batch.text, notes)
+        terms = self.objective(scores, image, text, batch.image_rows, batch.text, notes, batch.teachers)
         numbers: dict[str, Tensor] = {}
         if inspect:
             numbers = self.diagnostics(self.objective, terms, image, text, batch.image_rows, notes)
@@ -155,7 +156,10 @@ def train(
         captions_per_image=data.captions_per_image,
     )
     notes = token_notes(recipe.objective, model, sources, split)
-    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes)
+    teachers = None
+    if recipe.objective.asks_teachers and data.teachers is not None:
+        teachers = TeacherSource.open(sources.collection, split, data.teachers.images, data.teachers.texts)
+    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes, teachers)
 
     # ---- device, precision, optimiser
     fabric = build_fabric(recipe.training)

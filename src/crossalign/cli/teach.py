@@ -1,0 +1,207 @@
+"""The command ``crossalign teach``: a teacher's vectors of photos or captions into a feature store."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from crossalign.cli.extract_parts import channels, model_arguments
+from crossalign.cli.run_options import device_name
+from crossalign.cli.store_options import Interpolation, Precision, Resize, refuse_options, report
+from crossalign.errors import CrossAlignError
+
+if TYPE_CHECKING:
+    from crossalign.data.collection import Collection
+    from crossalign.data.extraction import Extraction
+
+__all__ = ["command"]
+
+NETWORKS_ONLY = (
+    "weights",
+    "model_args",
+    "size",
+    "mean",
+    "std",
+    "interpolation",
+    "resize",
+    "image_root",
+    "workers",
+)
+ENCODERS_ONLY = ("max_length", "pooling")
+MODELS_ONLY = ("batch_size", "device")
+FILES_ONLY = ("ids",)
+
+
+class Pooling(StrEnum):
+    mean = "mean"
+    cls = "cls"
+    max = "max"
+    mean_sqrt_length = "mean_sqrt_length"
+    last = "last"
+
+
+def command(
+    context: typer.Context,
+    collection: Annotated[Path, typer.Argument(help="Folder of the collection.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Folder of the feature store to write; run the same command again to finish a stopped one.",
+            show_default=False,
+        ),
+    ],
+    images: Annotated[
+        str | None,
+        typer.Option(
+            help="Photos: name of a timm model, open_clip:NAME, or a .npy file of published features."
+        ),
+    ] = None,
+    texts: Annotated[
+        str | None,
+        typer.Option(
+            help="Captions: a sentence-transformers model or another Hugging Face encoder (folder, hub name or "
+            "package:NAME/FOLDER), or a .npy file of published features."
+        ),
+    ] = None,
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Photos: a .safetensors or .pth file, 'pretrained': what timm downloads, or the tag of open_clip's."
+        ),
+    ] = "pretrained",
+    model_args: Annotated[
+        list[str] | None,
+        typer.Option(help="Further argument of a timm model, as key=value; may be repeated."),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Photos: side of the input in pixels; default: the model's own.")
+    ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Channel means, as 0.5 or 0.48,0.46,0.41; default: the model's own.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Channel standard deviations, like --mean; default: the model's own.")
+    ] = None,
+    interpolation: Annotated[
+        Interpolation | None, typer.Option(help="Filter of the resizing; default: the model's own.")
+    ] = None,
+    resize: Annotated[
+        Resize | None,
+        typer.Option(
+            help="squash: the whole photo into a square; crop: its central square; default: squash, for open_clip the "
+            "model's own."
+        ),
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="Captions: tokens at most; default: the model's own, 64 where it says nothing."
+        ),
+    ] = None,
+    pooling: Annotated[
+        Pooling | None,
+        typer.Option(
+            help="Captions: how token states become one vector; default: the model's own, mean where it says nothing."
+        ),
+    ] = None,
+    ids: Annotated[
+        Path | None,
+        typer.Option(help="Ids of the rows of a .npy array: one a line, a .json list, or .npy."),
+    ] = None,
+    image_root: Annotated[Path | None, typer.Option(help="Where the photos are, if they moved.")] = None,
+    dtype: Annotated[Precision, typer.Option(help="Stored precision.")] = Precision.float16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Photos or captions a batch.")] = 32,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes that decode photos; default: one less than the cores."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compute a teacher's vectors of photos (--images) or captions (--texts) once, for training with soft labels.
+
+    A teacher is a frozen network of one modality. Its stores are what a recipe names in data.teachers.
+    """
+    if (images is None) == (texts is None):
+        raise CrossAlignError("give either --images (photos) or --texts (captions)")
+    kind: Literal["image", "text"] = "text" if images is None else "image"
+    name = images or texts or ""
+    from_file = name.endswith(".npy")
+    if from_file:
+        only = (*NETWORKS_ONLY, *ENCODERS_ONLY, *MODELS_ONLY)
+        refuse_options(context, only, f"only a model has such options, not a file ({name})")
+    else:
+        refuse_options(context, FILES_ONLY, f"only a .npy file has its ids beside it, not a model ({name})")
+    if kind == "text":
+        refuse_options(
+            context, NETWORKS_ONLY, "only photos (--images) have such options, not captions (--texts)"
+        )
+    else:
+        refuse_options(
+            context, ENCODERS_ONLY, "only captions (--texts) have such options, not photos (--images)"
+        )
+    from crossalign.data.collection import Collection
+    from crossalign.data.extraction import Extraction
+
+    source = Collection.load(collection, image_root=image_root)
+    if from_file:
+        from crossalign.teachers import read_published, teach_published
+
+        taught = teach_published(source, out, kind, read_published(name, ids), dtype=dtype.value)
+        if taught.missing:
+            typer.echo(
+                f"{len(taught.missing)} {kind}s of the collection are not in {name}, '{taught.missing[0]}' among them",
+                err=True,
+            )
+        done = Extraction(taught.store, 0)
+    else:
+        shared = {"dtype": dtype.value, "batch_size": batch_size}
+        if kind == "text":
+            done = _texts(source, out, name, max_length, pooling, device, shared)
+        else:
+            changes = {
+                "size": size,
+                "mean": None if mean is None else channels("--mean", mean),
+                "std": None if std is None else channels("--std", std),
+                "interpolation": interpolation and interpolation.value,
+                "resize": resize and resize.value,
+            }
+            options = {
+                "weights": weights,
+                "model_args": model_arguments(model_args or []),
+                "changes": changes,
+            }
+            shared["workers"] = max(0, (os.cpu_count() or 1) - 1) if workers is None else workers
+            done = _images(source, out, name, options, device, shared)
+    report(done, as_json)
+
+
+def _images(
+    source: Collection, out: Path, name: str, options: dict[str, Any], device: str, shared: dict[str, Any]
+) -> Extraction:
+    from crossalign.teachers import image_teacher, teach_images
+
+    place = device_name(device)
+    return teach_images(source, out, image_teacher(name, **options).to(place), **shared)
+
+
+def _texts(
+    source: Collection,
+    out: Path,
+    name: str,
+    max_length: int | None,
+    pooling: Pooling | None,
+    device: str,
+    shared: dict[str, Any],
+) -> Extraction:
+    from crossalign.teachers import teach_texts, text_teacher
+
+    place = device_name(device)
+    teacher = text_teacher(name, max_length, None if pooling is None else pooling.value)
+    return teach_texts(source, out, teacher.to(place), **shared)
