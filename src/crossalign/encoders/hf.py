@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["TextBackbone", "TextBackboneConfig"]
+__all__ = ["TextBackbone", "TextBackboneConfig", "backbone_folder"]
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
@@ -60,7 +60,7 @@ class TextBackbone(nn.Module):
     def __init__(self, config: TextBackboneConfig) -> None:
         super().__init__()
         transformers = _transformers()
-        place = _resolve(config.name)
+        place = backbone_folder(config.name)
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any
@@ -204,7 +204,12 @@ def _transformers() -> Any:
     return transformers
 
 
-def _resolve(name: str) -> str:
+def backbone_folder(name: str) -> str:
+    """The place that a name stands for: the folder of ``package:NAME/FOLDER``, any other name as it is.
+
+    Raises:
+        CrossAlignError: no such package is installed.
+    """
     if not name.startswith(PACKAGE):
         return name
     package, _, inner = name.removeprefix(PACKAGE).partition("/")
