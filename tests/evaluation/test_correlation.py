@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy")
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.correlation import kendall, sampled_spearman, spearman
+
+pytest.importorskip("scipy")
 
 
 def mean_ranks(values: np.ndarray) -> np.ndarray:

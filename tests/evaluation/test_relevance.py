@@ -10,10 +10,11 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+from plain_relevance import measures, ranking
+
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import relevance
 from crossalign.evaluation.relevance import cosine_scores, product_scores, relevance_table
-from plain_relevance import measures, ranking
 
 
 def table_of(scores: torch.Tensor, relevant: list[list[int]], **options: object) -> relevance.RelevanceTable:

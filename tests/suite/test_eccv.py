@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-eccv_caption = pytest.importorskip("eccv_caption")
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.relevance import product_scores
 from crossalign.suite.eccv import coco_test_ids, eccv_metrics, known_matches
+
+eccv_caption = pytest.importorskip("eccv_caption")
 
 NAMES = ("eccv_r1", "eccv_map_at_r", "eccv_rprecision", "cxc_recalls")
 

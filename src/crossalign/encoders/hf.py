@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["TextBackbone", "TextBackboneConfig", "backbone_folder"]
+__all__ = ["TextBackbone", "TextBackboneConfig", "resolve_name"]
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
@@ -60,7 +60,7 @@ class TextBackbone(nn.Module):
     def __init__(self, config: TextBackboneConfig) -> None:
         super().__init__()
         transformers = _transformers()
-        place = backbone_folder(config.name)
+        place = resolve_name(config.name)
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any
@@ -204,11 +204,11 @@ def _transformers() -> Any:
     return transformers
 
 
-def backbone_folder(name: str) -> str:
-    """The place that a name stands for: the folder of ``package:NAME/FOLDER``, any other name as it is.
+def resolve_name(name: str) -> str:
+    """A folder or a hub name; ``package:NAME/FOLDER`` is a folder of an installed package.
 
     Raises:
-        CrossAlignError: no such package is installed.
+        CrossAlignError: no such package.
     """
     if not name.startswith(PACKAGE):
         return name

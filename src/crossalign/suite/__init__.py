@@ -6,9 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from crossalign.suite.captions import caption_retrieval
     from crossalign.suite.class_layouts import LabelledPhotos, read_labelled_photos
-    from crossalign.suite.classes import class_retrieval
     from crossalign.suite.eccv import eccv_metrics
     from crossalign.suite.run import evaluate_suite
     from crossalign.suite.sentence_encoder import SentenceEncoder
@@ -18,8 +16,6 @@ if TYPE_CHECKING:
 __all__ = [
     "LabelledPhotos",
     "SentenceEncoder",
-    "caption_retrieval",
-    "class_retrieval",
     "eccv_metrics",
     "evaluate_suite",
     "read_labelled_photos",
@@ -30,8 +26,6 @@ __all__ = [
 _HOMES = {
     "LabelledPhotos": "class_layouts",
     "SentenceEncoder": "sentence_encoder",
-    "caption_retrieval": "captions",
-    "class_retrieval": "classes",
     "eccv_metrics": "eccv",
     "evaluate_suite": "run",
     "read_labelled_photos": "class_layouts",

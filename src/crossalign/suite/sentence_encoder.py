@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from crossalign.encoders.hf import TextBackbone, TextBackboneConfig, backbone_folder
+from crossalign.encoders.hf import TextBackbone, TextBackboneConfig, resolve_name
 from crossalign.errors import CrossAlignError
 from crossalign.files import read_json
 from crossalign.progress import track
@@ -46,7 +46,7 @@ class SentenceEncoder:
         device: str | torch.device = "cpu",
     ) -> None:
         self.name = str(name)
-        folder = Path(backbone_folder(self.name))
+        folder = Path(resolve_name(self.name))
         self.pooling = pooling or _pooling(folder)
         self.lower = bool(_settings(folder / "sentence_bert_config.json").get("do_lower_case", False))
         longest = _settings(folder / "sentence_bert_config.json").get("max_seq_length") or 256
@@ -81,7 +81,7 @@ class SentenceEncoder:
 
 def is_sentence_encoder(name: str | Path) -> bool:
     """Whether a name stands for a Hugging Face encoder on this machine, and not for a model of ours."""
-    folder = Path(backbone_folder(str(name)))
+    folder = Path(resolve_name(str(name)))
     path = folder / "config.json"
     if not path.is_file():
         return False

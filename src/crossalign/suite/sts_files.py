@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from crossalign.errors import CrossAlignError
+from crossalign.suite.text_files import finite
 
 __all__ = ["STS_SETS", "SentencePairs", "read_sts"]
 
@@ -126,11 +126,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _number(text: str, path: Path, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite(text)
+    if value is None:
         raise CrossAlignError(
             f"{path}: line {line}: '{text.strip()[:40]}' is no judgement; put the file back"
         )
