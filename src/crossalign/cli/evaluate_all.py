@@ -49,8 +49,8 @@ def command(
     classes: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Photos with classes: a folder a class, CUB-200, Stanford Online Products, In-Shop, a list of iNaturalist,"
-            " or a CSV file with the columns file, label and, if wanted, role. Repeatable."
+            help="Photos with classes: a folder a class, CUB-200, Stanford Online Products, In-Shop, a list of paths "
+            "(iNaturalist), or a CSV file with the columns file, label and, if wanted, role. Repeatable."
         ),
     ] = None,
     out: Annotated[
@@ -115,9 +115,10 @@ def command(
         return
     console = Console(width=None if sys.stdout.isatty() else 120)
     typer.echo(f"{result.name}: {told_training(result)}")
-    for table in suite_tables(result):
+    for part, table in zip(result.measures, suite_tables(result), strict=True):
         console.print(table)
-    for part in result.skipped:
-        typer.echo(f"left out: {part.title}: {part.reason}")
+        typer.echo(part.note + "\n")
+    for skipped in result.skipped:
+        typer.echo(f"left out: {skipped.title}: {skipped.reason}")
     if out is not None:
         typer.echo(f"saved: {out}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ CXC_PARTS: dict[str, tuple[Literal["image", "caption"], Literal["image", "captio
     "sits": ("caption", "image"),
 }
 """Semantic textual, image, and image-text similarity: what the two columns hold."""
+_IMAGE = re.compile(r"(?:COCO_\w+_)?([0-9]+)(?:\.\w+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +76,8 @@ def read_cxc(folder: str | Path, split: str = "test") -> list[CxcPart]:
 
 def image_number(name: str) -> int | None:
     """COCO's number of an image: of ``391895``, or of ``COCO_val2014_000000391895.jpg``; None where it has none."""
-    digits = Path(name).stem.rpartition("_")[2]
-    return int(digits) if digits.isascii() and digits.isdecimal() else None
+    found = _IMAGE.fullmatch(name.rpartition("/")[2])
+    return None if found is None else int(found[1])
 
 
 def caption_number(name: str) -> int | None:

@@ -34,16 +34,23 @@ class Lookup:
         """Image ids by COCO's number: the id itself, or what its file's name ends with."""
         found = {}
         for image in self.collection.images:
-            number = image_number(image.id) if image.id.isdecimal() else image_number(image.file or image.id)
+            number = image_number(image.id)
+            number = image_number(image.file) if number is None else number
             if number is not None:
                 found[number] = image.id
         return found
 
     @cached_property
     def caption_of_number(self) -> dict[int, str]:
-        """Caption ids by COCO's number."""
-        numbers = ((caption_number(caption), caption) for caption in self.text)
-        return {number: caption for number, caption in numbers if number is not None}
+        """Caption ids by COCO's number, of images that have one: other collections count their captions, too."""
+        known = set(self.image_of_number.values())
+        return {
+            number: caption
+            for image, captions in self.captions_of_image.items()
+            if image in known
+            for caption in captions
+            if (number := caption_number(caption)) is not None
+        }
 
     @cached_property
     def text(self) -> dict[str, str]:

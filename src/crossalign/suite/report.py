@@ -43,7 +43,7 @@ def suite_page(result: SuiteResult) -> str:
 def suite_tables(result: SuiteResult) -> Iterator[Table]:
     """A table for each part."""
     for part in result.measures:
-        table = Table(title=part.title, caption=part.note or None)
+        table = Table(title=part.title, title_justify="left")
         for number, name in enumerate(part.header):
             table.add_column(name, justify="left" if number == 0 else "right")
         for row in part.rows:
