@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from crossalign.data.collection import Split
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.relevance import product_scores
 from crossalign.suite.eccv import coco_test_ids, eccv_metrics, known_matches
+from crossalign.suite.parts import LeftOutError, eccv_part
+from crossalign.suite.spaces import EncodedPart
 
 eccv_caption = pytest.importorskip("eccv_caption")
 
@@ -106,15 +109,43 @@ def test_perfect_rankings(name: str, package: Any, ids: tuple[np.ndarray, np.nda
             assert ours[key] == pytest.approx(theirs[key], abs=1e-9), key
 
 
-def test_ties_count_against_the_model(ids: tuple[np.ndarray, np.ndarray]) -> None:
-    images, captions = ids
-    zeros = eccv_metrics(
-        lambda part: torch.zeros(len(images[part]), len(captions)),
-        lambda part: torch.zeros(len(captions[part]), len(images)),
-        images.tolist(),
-        captions.tolist(),
+class AnyModel:
+    """What the part of the suite asks of a model that is encoded already."""
+
+    model = object()
+
+
+def part_of(images: list[str], captions: list[str]) -> Any:
+    split = Split(
+        "test", tuple(images), tuple(captions), ("",) * len(captions), np.zeros(len(captions), np.int64)
     )
-    assert set(zeros.values()) == {0.0}
+    constant = EncodedPart(torch.ones(len(images), 3, 2), torch.ones(len(captions), 2), None, None)
+    return eccv_part(AnyModel(), split, constant, False)  # type: ignore[arg-type]
+
+
+def test_the_part_of_the_suite_counts_ties_against_the_model(ids: tuple[np.ndarray, np.ndarray]) -> None:
+    images, captions = ([str(item) for item in given] for given in ids)
+    measured = part_of(images, captions)
+    assert len(measured.metrics) == 12
+    assert set(measured.metrics.values()) == {0.0}
+    assert [row[0] for row in measured.rows] == [
+        "ECCV Caption mAP@R",
+        "ECCV Caption R-Precision",
+        "ECCV Caption R@1",
+        "CxC R@1",
+        "CxC R@5",
+        "CxC R@10",
+    ]
+
+
+def test_the_part_of_the_suite_is_left_out_elsewhere(ids: tuple[np.ndarray, np.ndarray]) -> None:
+    images, captions = ([str(item) for item in given] for given in ids)
+    with pytest.raises(LeftOutError, match=r"is not COCO's test split with COCO's numbers \(4,999 images\)"):
+        part_of(images[1:], captions)
+    with pytest.raises(LeftOutError, match="has 4,999 of the 5,000 images of COCO's test split"):
+        part_of(["1", *images[1:]], captions)
+    with pytest.raises(LeftOutError, match="has 24,998 of the 25,000 captions"):
+        part_of(images, captions[2:])
 
 
 def test_another_gallery_is_refused(ids: tuple[np.ndarray, np.ndarray]) -> None:

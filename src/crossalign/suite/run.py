@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -151,6 +152,7 @@ def _collection_parts(
         result = split_result(
             subject.model, subject.sources, split_name, split, encoded.gallery(), folds=folds, command=command
         )
+        result = replace(result, trained_on=subject.trained_on)
         measured = result
         attempt(titles[0], lambda: parts.retrieval_part(measured))
     attempt(titles[1], lambda: parts.caption_part(subject, split, encoded, progress))

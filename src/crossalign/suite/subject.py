@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from crossalign.data.collection import Collection
-from crossalign.data.tables import DESCRIPTION
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import check_stores
-from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
-from crossalign.files import read_json
+from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name, trained_on
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 from crossalign.suite.sentence_encoder import SentenceEncoder, is_sentence_encoder
 from crossalign.suite.spaces import embed_texts, embeds_alone
 
-__all__ = ["Subject", "open_subject", "trained_on"]
+__all__ = ["Subject", "open_subject"]
 
 
 @dataclass(frozen=True)
@@ -94,17 +92,11 @@ def open_subject(
     model = RetrievalModel.from_pretrained(name, device)
     if sources is not None:
         check_stores(model, sources)
-    own = None if recipe is None else trained_on(recipe.data.collection)
     return Subject(
-        told_name(name), model, None, sources, None if sources is None else sources.collection, own
+        told_name(name),
+        model,
+        None,
+        sources,
+        None if sources is None else sources.collection,
+        trained_on(name),
     )
-
-
-def trained_on(folder: str | Path) -> str:
-    """The name of a run's own collection; its folder's name where it is no longer there."""
-    path = Path(folder) / DESCRIPTION
-    if path.is_file():
-        name = read_json(path).get("name")
-        if isinstance(name, str) and name:
-            return name
-    return Path(folder).name
