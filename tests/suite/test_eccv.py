@@ -43,11 +43,15 @@ def own_names(scores: dict[str, dict[str, float]]) -> dict[str, float]:
     return result
 
 
+def best_of(block: torch.Tensor, best: int) -> np.ndarray:
+    return block.topk(best, dim=1).indices.numpy()
+
+
 def ranked(scores: Any, asked: np.ndarray, there: np.ndarray, best: int) -> dict[int, list[int]]:
     found = {}
     for start in range(0, len(asked), 500):
-        block = scores(slice(start, start + 500)).numpy()
-        order = np.argsort(-block, axis=1, kind="stable")[:, :best]
+        block = scores(slice(start, start + 500)).double()
+        order = best_of(block, best)
         found |= {
             int(item): there[row].tolist()
             for item, row in zip(asked[start : start + 500], order, strict=True)

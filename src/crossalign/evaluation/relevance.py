@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,8 +20,8 @@ __all__ = ["RelevanceTable", "cosine_scores", "product_scores", "relevance_table
 Scores = Callable[[slice], Tensor]
 """Scores ``(b, N)`` of a run of queries with the whole gallery."""
 
-_AT_ONCE = 2**24
-"""Scores that exist at a time: 128 MB of float64."""
+_AT_ONCE = 2**21
+"""Scores that exist at a time: 16 MB of float64, which stay near the processor."""
 _ROUNDING = 1e-12
 """Products of equal vectors may differ by this much, relative to the largest score."""
 
@@ -94,17 +95,19 @@ def relevance_table(
     precision, average = np.empty(len(relevant)), np.empty(len(relevant))
     parts = list(pieces(len(relevant), max(1, _AT_ONCE // gallery)))
     for part in track(parts, "retrieval", enabled=progress):
-        block = scores(part).double()
-        if bool(block.isnan().any()):
+        given = scores(part)
+        block = given.clone() if given.dtype == torch.float64 else given.double()
+        low, high = (float(value) for value in block.aminmax())
+        if math.isnan(low):
             raise CrossAlignError("retrieval: scores are NaN; check the model and its inputs")
         size, asked = counts[part], total[part]
         width = max(1, int(size.max()))
         index = torch.zeros(len(size), width, dtype=torch.long)
         real = torch.from_numpy(size)[:, None] > torch.arange(width)
         index[real] = torch.from_numpy(np.concatenate(relevant[part]).astype(np.int64))
-        places = _places(
-            block, index.to(block.device), real.to(block.device), left_out, part, max(most, int(asked.max()))
-        ).numpy()
+        hidden = None if left_out is None else torch.from_numpy(left_out[part])
+        slack = _ROUNDING * max(abs(low), abs(high))
+        places = _places(block, index, real, hidden, max(most, int(asked.max())), slack).numpy()
         mask = real.numpy()
         within = mask & (places <= asked[:, None])
         hits = np.arange(1, width + 1)
@@ -116,25 +119,18 @@ def relevance_table(
 
 
 def _places(
-    block: Tensor,
-    index: Tensor,
-    real: Tensor,
-    left_out: npt.NDArray[np.int64] | None,
-    part: slice,
-    most: int,
+    block: Tensor, index: Tensor, real: Tensor, hidden: Tensor | None, most: int, slack: float
 ) -> Tensor:
-    """Ranks ``(b, R)`` of the relevant items, ascending; too small ones only beyond R and K."""
-    slack = _ROUNDING * float(block.abs().max())
-    found = block.gather(1, index).masked_fill(~real, -torch.inf)
+    """Ranks ``(b, R)`` of the relevant items, ascending; too small ones only beyond R and K. ``block`` is used up."""
+    index, real = index.to(block.device), real.to(block.device)
+    found = block.gather(1, index).masked_fill(~real, -torch.inf).sort(dim=1, descending=True).values
     rows = torch.arange(len(block), device=block.device)
-    others = block.clone()
-    others[rows[:, None].expand_as(index)[real], index[real]] = -torch.inf
-    if left_out is not None:
-        hidden = torch.from_numpy(left_out[part]).to(block.device)
-        others[rows[hidden >= 0], hidden[hidden >= 0]] = -torch.inf
+    block[rows[:, None].expand_as(index)[real], index[real]] = -torch.inf
+    if hidden is not None:
+        hidden = hidden.to(block.device)
+        block[rows[hidden >= 0], hidden[hidden >= 0]] = -torch.inf
     # No more irrelevant items than these can matter to R-Precision, mAP@R and R@K.
-    best = others.topk(min(most, others.shape[1]), dim=1).values.flip(1).contiguous()
-    found = found.sort(dim=1, descending=True).values
+    best = block.topk(min(most, block.shape[1]), dim=1).values.flip(1).contiguous()
     before = best.shape[1] - torch.searchsorted(best, (found - slack).contiguous())
     return (before + torch.arange(1, found.shape[1] + 1, device=block.device)).cpu()
 
