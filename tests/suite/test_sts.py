@@ -157,3 +157,20 @@ def test_what_a_sentence_encoder_is(tmp_path: Path) -> None:
     assert not is_sentence_encoder(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"format_version": 1, "model": {}}))
     assert not is_sentence_encoder(tmp_path)
+
+
+def test_the_measured_file_keeps_the_known_figures() -> None:
+    """Target figures of a public encoder, measured elsewhere with the same weights."""
+    measured = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "sts.json").read_text())
+    known = {
+        "STS12": 72.4,
+        "STS13": 80.6,
+        "STS14": 75.6,
+        "STS15": 85.4,
+        "STS16": 79.0,
+        "STS-B": 82.0,
+        "SICK-R": 77.2,
+    }
+    assert measured["known"] == known
+    assert {name: entry["all"] for name, entry in measured["sets"].items()} == pytest.approx(known, abs=0.3)
+    assert measured["met"] is True

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from crossalign.suite.run import evaluate_suite
     from crossalign.suite.sentence_encoder import SentenceEncoder
     from crossalign.suite.sts import sentence_similarity
-    from crossalign.suite.sts_files import read_sts
+    from crossalign.suite.sts_files import SentencePairs, read_sts
 
 __all__ = [
     "LabelledPhotos",
     "SentenceEncoder",
+    "SentencePairs",
     "eccv_metrics",
     "evaluate_suite",
     "read_labelled_photos",
@@ -26,6 +27,7 @@ __all__ = [
 _HOMES = {
     "LabelledPhotos": "class_layouts",
     "SentenceEncoder": "sentence_encoder",
+    "SentencePairs": "sts_files",
     "eccv_metrics": "eccv",
     "evaluate_suite": "run",
     "read_labelled_photos": "class_layouts",
