@@ -22,6 +22,9 @@ _LARGE = {
 }
 
 
+_STYLE = ".metrics thead th:first-child { text-align: left; }\n.metrics thead th { padding-top: 8px; }\n"
+
+
 def suite_page(result: SuiteResult) -> str:
     """One self-contained HTML document."""
     large = [
@@ -37,7 +40,7 @@ def suite_page(result: SuiteResult) -> str:
     body.append(
         section("Command", f"<pre><code>{escape(result.command)}</code></pre>") if result.command else ""
     )
-    return html_page(f"Evaluation of {result.name}", body)
+    return html_page(f"Evaluation of {result.name}", body, _STYLE)
 
 
 def suite_tables(result: SuiteResult) -> Iterator[Table]:
