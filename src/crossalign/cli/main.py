@@ -28,6 +28,7 @@ COMMANDS = (
     "teach",
     "train",
     "evaluate",
+    "evaluate-all",
     "compare",
     "explain",
     "study",
@@ -85,7 +86,8 @@ def _reflowed(command: Callable[..., None]) -> str:
 for _name in COMMANDS:
     # 'import' is a keyword: its module is cli/import_.py. A command module exports its function as `command`,
     # or a typer.Typer as `app` where it has sub-commands.
-    _module = import_module(f"crossalign.cli.{_name}_" if _name == "import" else f"crossalign.cli.{_name}")
+    _file = "import_" if _name == "import" else _name.replace("-", "_")
+    _module = import_module(f"crossalign.cli.{_file}")
     if hasattr(_module, "app"):
         app.add_typer(_module.app, name=_name)
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import Reranker, check_first, check_second, split_gallery, split_result
 from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
-from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
+from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name, trained_on
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.files import write_json
 from crossalign.model import RetrievalModel
@@ -111,5 +111,6 @@ def evaluate_run(
     result = split_result(
         model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
     )
+    result = replace(result, trained_on=trained_on(name))
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
     return RunEvaluation(model, sources, gallery, result, grounding)

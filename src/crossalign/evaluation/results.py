@@ -95,6 +95,7 @@ class _Document(_Part):
     collection: str
     split: str
     model: str
+    trained_on: str | None = None
     width: int | None = None
     reranking: Reranking | None = None
     command: str
@@ -117,6 +118,7 @@ class RetrievalResult:
         confidence, resamples, seed: of the bootstrap.
         collection, split: what was evaluated, by name.
         model: the model's fingerprint.
+        trained_on: name of the collection that the model was trained on; None where that is not known.
         width: that the embeddings were cut to; None where all of them was compared.
         reranking: the model that put the best into a new order, if one did.
         command: the command line that made the result.
@@ -132,6 +134,7 @@ class RetrievalResult:
     collection: str = ""
     split: str = ""
     model: str = ""
+    trained_on: str | None = None
     width: int | None = None
     reranking: Reranking | None = None
     command: str = ""
@@ -150,6 +153,11 @@ class RetrievalResult:
         return "full" if self.table.folds == 1 else f"mean of {self.table.folds} folds"
 
     @property
+    def transfer(self) -> bool | None:
+        """Whether the model was trained on another collection; None where that is not known."""
+        return None if self.trained_on is None else self.trained_on != self.collection
+
+    @property
     def reranked(self) -> str:
         """What a second model did, in words; empty without one."""
         if self.reranking is None:
@@ -166,6 +174,7 @@ class RetrievalResult:
             "collection": self.collection,
             "split": self.split,
             "model": self.model,
+            **({} if self.trained_on is None else {"trained_on": self.trained_on}),
             **({} if self.width is None else {"width": self.width}),
             **({} if self.reranking is None else {"reranking": self.reranking.model_dump(exclude_none=True)}),
             "command": self.command,
@@ -234,6 +243,7 @@ class RetrievalResult:
             collection=document.collection,
             split=document.split,
             model=document.model,
+            trained_on=document.trained_on,
             width=document.width,
             reranking=document.reranking,
             command=document.command,

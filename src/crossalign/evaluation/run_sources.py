@@ -5,17 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from crossalign.data.tables import DESCRIPTION
 from crossalign.errors import CrossAlignError
+from crossalign.files import read_json
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.sources import Sources
 
-__all__ = ["place_of_result", "run_recipe", "run_sources", "short_name", "told_inputs", "told_name"]
+__all__ = [
+    "place_of_result",
+    "run_recipe",
+    "run_sources",
+    "short_name",
+    "told_inputs",
+    "told_name",
+    "trained_on",
+]
 
 
 def run_recipe(name: str | Path) -> Recipe | None:
     """The recipe of a training run; None where ``name`` is no run."""
     path = Path(name) / "recipe.yaml"
     return load_recipe(path) if path.is_file() else None
+
+
+def trained_on(name: str | Path) -> str | None:
+    """The name of the collection that a run was trained on, by its folder where it is no longer there; None for what is
+    no run: a model alone does not know."""
+    recipe = run_recipe(name)
+    if recipe is None:
+        return None
+    folder = Path(recipe.data.collection)
+    path = folder / DESCRIPTION
+    told = read_json(path).get("name") if path.is_file() else None
+    return told if isinstance(told, str) and told else folder.name
 
 
 def run_sources(

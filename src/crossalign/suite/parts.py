@@ -1,0 +1,308 @@
+"""The parts of an evaluation on everything: each measures one thing, or says in one line why it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crossalign.data.collection import Split
+from crossalign.encode import image_source, text_source
+from crossalign.errors import CrossAlignError
+from crossalign.evaluation.correlation import sampled_spearman
+from crossalign.evaluation.grounding import GroundingResult
+from crossalign.evaluation.group_retrieval import group_retrieval
+from crossalign.evaluation.relevance import RelevanceTable
+from crossalign.evaluation.results import RetrievalResult
+from crossalign.evaluation.tables import metric_label
+from crossalign.suite.class_layouts import LabelledPhotos
+from crossalign.suite.cxc import CxcPart
+from crossalign.suite.eccv import coco_test_ids, eccv_metrics
+from crossalign.suite.judgements import Judgements, judgement_correlation
+from crossalign.suite.lookup import Lookup
+from crossalign.suite.result import Measure
+from crossalign.suite.spaces import EncodedPart, embed_photos, encode_part
+from crossalign.suite.sts import average, sentence_similarity
+from crossalign.suite.sts_files import SentencePairs
+from crossalign.suite.subject import Subject
+
+__all__ = [
+    "LeftOutError",
+    "caption_part",
+    "class_part",
+    "cxc_part",
+    "eccv_part",
+    "judgement_part",
+    "need_photos",
+    "need_texts",
+    "retrieval_part",
+    "sentence_part",
+    "word_part",
+]
+
+_WORDS_ALONE = "a sentence encoder embeds no photos"
+_PAIRS_ALONE = "the model scores pairs and has no uni-modal heads, so it does not compare {} with each other"
+
+
+class LeftOutError(Exception):
+    """A part that the data or the model does not allow; the message says why."""
+
+
+def need_texts(subject: Subject) -> None:
+    """Leave a part out that compares texts with each other, where the model cannot."""
+    if not subject.compares_texts:
+        raise LeftOutError(_PAIRS_ALONE.format("texts"))
+
+
+def need_photos(subject: Subject) -> None:
+    """Leave a part out that needs photos, where the model knows none."""
+    if subject.model is None:
+        raise LeftOutError(_WORDS_ALONE)
+
+
+def retrieval_part(result: RetrievalResult) -> Measure:
+    """Recall in both directions, as ``crossalign evaluate`` measures it."""
+    rows = tuple(
+        (metric_label(name), f"{value:.2f}", "{:.2f} – {:.2f}".format(*result.intervals[name]))
+        for name, value in result.metrics.items()
+    )
+    counts = f"{len(result.table.i2t):,} images, {len(result.table.t2i):,} captions, {result.protocol}"
+    return Measure(
+        "retrieval",
+        "Image-text retrieval",
+        dict(result.metrics),
+        ("metric", "value", f"{100 * result.confidence:g} % interval"),
+        rows,
+        f"{counts}; intervals: bootstrap over images.",
+        {"intervals": {name: list(ends) for name, ends in result.intervals.items()}},
+    )
+
+
+def caption_part(subject: Subject, split: Split, part: EncodedPart | None, progress: bool) -> Measure:
+    """Captions of the same image as relevant to each other."""
+    need_texts(subject)
+    counts = np.bincount(split.image_of_text)
+    if counts.max() < 2:
+        raise LeftOutError(f"no image of split '{split.name}' has two captions")
+    embeddings = part.text_alone if part is not None else subject.embed_texts(split.texts, progress)
+    assert embeddings is not None
+    table = group_retrieval(embeddings, split.image_of_text, progress=progress)
+    note = f"{len(table.queries):,} captions ask for the others of their image among {len(split.texts):,}."
+    return _relevance("captions", "Caption to caption", table, note)
+
+
+def eccv_part(subject: Subject, split: Split, part: EncodedPart | None, progress: bool) -> Measure:
+    """ECCV Caption and the recalls of CxC."""
+    need_photos(subject)
+    assert part is not None
+    numeric = all(item.isdecimal() for item in (*split.image_ids, *split.caption_ids))
+    if not numeric or len(split.image_ids) != 5000:
+        raise LeftOutError(
+            f"split '{split.name}' is not COCO's test split with COCO's numbers ({len(split.image_ids):,} images)"
+        )
+    images, captions = ([int(item) for item in ids] for ids in (split.image_ids, split.caption_ids))
+    try:
+        known = coco_test_ids()
+    except CrossAlignError as error:
+        raise LeftOutError(str(error)) from None
+    for name, given, wanted in (("images", images, known[0]), ("captions", captions, known[1])):
+        if set(given) != wanted:
+            found = len(wanted.intersection(given))
+            raise LeftOutError(
+                f"split '{split.name}' has {found:,} of the {len(wanted):,} {name} of COCO's test split"
+            )
+    metrics = eccv_metrics(*part.all_scores(), images, captions, progress=progress)
+    names = {"map_at_r": "mAP@R", "r_precision": "R-Precision"}
+    rows = []
+    for group, title, kinds in (
+        ("eccv", "ECCV Caption", ("map_at_r", "r_precision", "r1")),
+        ("cxc", "CxC", ("r1", "r5", "r10")),
+    ):
+        for kind in kinds:
+            told = f"{title} {names.get(kind) or f'R@{kind[1:]}'}"
+            rows.append((told, *(f"{metrics[f'{group}_{way}_{kind}']:.2f}" for way in ("i2t", "t2i"))))
+    return Measure(
+        "eccv",
+        "ECCV Caption and CxC",
+        metrics,
+        ("metric", "image→text", "text→image"),
+        tuple(rows),
+        "COCO's test split with the matches that people have added.",
+    )
+
+
+def sentence_part(subject: Subject, sets: dict[str, list[SentencePairs]], progress: bool) -> Measure:
+    """Spearman's correlation on sets of sentence pairs."""
+    need_texts(subject)
+    measured = sentence_similarity(lambda texts: subject.embed_texts(texts, progress), sets)
+    mean = average(measured)
+    rows = [
+        (name, f"{entry.all:.2f}", f"{entry.mean:.2f}", f"{entry.weighted:.2f}", f"{entry.pairs:,}")
+        for name, entry in measured.items()
+    ]
+    return Measure(
+        "sts",
+        "Sentence similarity",
+        {name: entry.all for name, entry in measured.items()} | {"average": mean},
+        ("set", "Spearman", "mean of subsets", "weighted mean", "pairs"),
+        (*rows, ("average", f"{mean:.2f}", "", "", "")),
+        "Spearman's correlation of cosines with judgements, in percent; all subsets of a set together.",
+        {name: asdict(entry) for name, entry in measured.items()},
+    )
+
+
+def cxc_part(subject: Subject, lookup: Lookup | None, part: CxcPart, progress: bool) -> Measure:
+    """Correlation with the judgements of Crisscrossed Captions, of one kind."""
+    if lookup is None:
+        raise LeftOutError(
+            "the CSVs name captions and photos of COCO by number; no collection is named (--collection)"
+        )
+    if "image" in part.kinds:
+        need_photos(subject)
+    if part.kinds == ("caption", "caption"):
+        need_texts(subject)
+    elif part.kinds == ("image", "image") and not subject.compares_texts:
+        raise LeftOutError(_PAIRS_ALONE.format("images"))
+    images, captions = sorted(part.wanted("image")), sorted(part.wanted("caption"))
+    for name, wanted, known in (
+        ("images", images, lookup.image_of_number),
+        ("captions", captions, lookup.caption_of_number),
+    ):
+        found = sum(number in known for number in wanted)
+        if found < len(wanted):
+            raise LeftOutError(
+                f"the collection has {found:,} of the {len(wanted):,} {name} of COCO that are judged"
+            )
+    image_ids = [lookup.image_of_number[number] for number in images]
+    caption_ids = [lookup.caption_of_number[number] for number in captions]
+    rows = {"image": {number: row for row, number in enumerate(images)}}
+    rows["caption"] = {number: row for row, number in enumerate(captions)}
+    first, second = (
+        np.array([rows[kind][int(number)] for number in column])
+        for kind, column in zip(part.kinds, (part.first, part.second), strict=True)
+    )
+    if part.kinds == ("caption", "image"):
+        scores = _encoded(subject, lookup, image_ids, caption_ids, progress).pair_scores(second, first)
+    elif part.kinds == ("image", "image"):
+        # The tower of texts has to read something: any caption.
+        any_caption = [next(iter(lookup.text))]
+        alone = _encoded(subject, lookup, image_ids, any_caption, progress).image_alone
+        assert alone is not None
+        scores = _cosines(alone, first, second)
+    else:
+        texts = [lookup.text[caption] for caption in caption_ids]
+        scores = _cosines(subject.embed_texts(texts, progress), first, second)
+    measured = sampled_spearman(part.first, scores, part.judgement)
+    name = part.name.upper()
+    return Measure(
+        f"cxc_{part.name}",
+        f"Crisscrossed Captions, {name}",
+        {"spearman": measured.mean, "deviation": measured.deviation},
+        ("part", "Spearman", "deviation", "pairs"),
+        ((name, f"{measured.mean:.2f}", f"{measured.deviation:.2f}", f"{len(scores):,}"),),
+        f"Sampled Spearman's correlation, in percent: mean and deviation over {measured.samples:,} samples of half of "
+        "the queries with one judged pair each.",
+    )
+
+
+def judgement_part(
+    subject: Subject, lookup: Lookup | None, judgements: Judgements, progress: bool
+) -> Measure:
+    """Correlation of image-text scores with people's ratings."""
+    need_photos(subject)
+    if lookup is None:
+        raise LeftOutError(
+            "the files name photos and captions of Flickr8k; no collection is named (--collection)"
+        )
+    images, captions = sorted(set(judgements.images)), sorted(set(judgements.captions))
+    for name, wanted, known in (
+        ("photos", images, lookup.image_of_file),
+        ("captions", captions, lookup.caption_of_place),
+    ):
+        found = sum(item in known for item in wanted)
+        if found < len(wanted):
+            raise LeftOutError(f"the collection has {found:,} of the {len(wanted):,} {name} that are judged")
+    image_ids = [lookup.image_of_file[file] for file in images]
+    caption_ids = [lookup.caption_of_place[place] for place in captions]
+    part = _encoded(subject, lookup, image_ids, caption_ids, progress)
+    rows = ({name: row for row, name in enumerate(names)} for names in (images, captions))
+    image, caption = (
+        np.array([row[name] for name in names])
+        for row, names in zip(rows, (judgements.images, judgements.captions), strict=True)
+    )
+    texts = {place: lookup.text[caption_id] for place, caption_id in lookup.caption_of_place.items()}
+    tau, count = judgement_correlation(judgements, part.pair_scores(image, caption), texts)
+    name = {"expert": "experts", "crowd": "crowd"}[judgements.name]
+    return Measure(
+        f"judgements_{judgements.name}",
+        f"Human judgements, {name}",
+        {"tau": tau},
+        ("judges", f"Kendall's tau-{judgements.variant}", "judgements", "pairs"),
+        ((name, f"{tau:.2f}", f"{count:,}", f"{len(judgements):,}"),),
+        "Correlation of image-text scores with people's ratings, in percent.",
+        {"variant": judgements.variant, "judgements": count},
+    )
+
+
+def class_part(subject: Subject, photos: LabelledPhotos, key: str, progress: bool) -> Measure:
+    """Retrieval of photos by class."""
+    need_photos(subject)
+    assert subject.model is not None
+    if not subject.compares_texts:
+        raise LeftOutError(_PAIRS_ALONE.format("images"))
+    if not subject.model.config.image.backbones:
+        raise LeftOutError("the model takes imported features and encodes no photos")
+    table = group_retrieval(
+        embed_photos(subject.model, photos.paths, progress=progress),
+        photos.label,
+        query=photos.query,
+        gallery=photos.gallery,
+        progress=progress,
+    )
+    note = (
+        f"{photos.layout}: {len(table.queries):,} photos ask for others of their class among "
+        f"{len(photos.gallery):,} of {photos.classes:,} classes."
+    )
+    return _relevance(key, f"Photo to photo, {photos.name}", table, note)
+
+
+def word_part(words: GroundingResult) -> Measure:
+    """On synthetic scenes, how often a word's region shows what it means."""
+    low, high = words.interval
+    row = ("all words", f"{words.accuracy:.2f}", f"{words.chance:.2f}", f"{low:.2f} – {high:.2f}")
+    metrics = {"accuracy": words.accuracy, "chance": words.chance}
+    header = ("words", "accuracy", "chance", "95 % interval")
+    return Measure("words", "Word to region", metrics, header, (row,), "", words.to_json())
+
+
+def _relevance(key: str, title: str, table: RelevanceTable, note: str) -> Measure:
+    metrics = table.metrics()
+    labels = {"r_precision": "R-Precision", "map_at_r": "mAP@R"}
+    rows = tuple((labels.get(name) or f"R@{name[1:]}", f"{value:.2f}") for name, value in metrics.items())
+    return Measure(key, title, metrics, ("metric", "value"), rows, note)
+
+
+def _encoded(
+    subject: Subject, lookup: Lookup, image_ids: Sequence[str], caption_ids: Sequence[str], progress: bool
+) -> EncodedPart:
+    """Judged images and captions, by the stores where there are some."""
+    assert subject.model is not None
+    assert subject.sources is not None
+    if not subject.sources.image_stores and (missing := lookup.photos_missing(image_ids)):
+        raise LeftOutError(f"{missing:,} of the {len(image_ids):,} photos that are judged are not there")
+    split = lookup.part(image_ids, caption_ids)
+    return encode_part(
+        subject.model,
+        image_source(subject.model, lookup.collection, split, subject.sources.image_stores),
+        text_source(subject.model, split, subject.sources.text_store),
+        progress=progress,
+    )
+
+
+def _cosines(embeddings: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
+    cosines: np.ndarray = (unit[first] * unit[second]).sum(dim=-1).numpy()
+    return cosines
