@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossalign.masking import RealUnits, at_least_float32
+from crossalign.processes import several_processes, summed_over_processes
 
 __all__ = ["batch_norm", "normalize_units", "unit_norm"]
 
@@ -34,11 +36,34 @@ def normalize_units(rows: Tensor, real: RealUnits, along: Literal["features", "u
     return real.pack(F.normalize(at_least_float32(real.unpack(rows)), dim=1))
 
 
-def batch_norm(norm: nn.BatchNorm1d | nn.SyncBatchNorm, rows: Tensor) -> Tensor:
-    """Batch normalisation of ``(M, D)`` that also takes fewer than two rows.
+def batch_norm(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
+    """Batch normalisation of ``(M, D)`` over the rows of all processes that train together.
 
-    One row is its own mean and has no variance: what is normalised is zero, and the running statistics stay.
+    It also takes fewer than two rows: one row is its own mean and has no variance, so what is normalised is zero, and
+    the running statistics stay.
     """
-    if norm.training and rows.shape[0] < 2:
+    if not norm.training:
+        return norm(rows)
+    if not several_processes():
+        return rows * 0.0 + norm.bias if len(rows) < 2 else norm(rows)
+    return _joint_batch_norm(norm, rows)
+
+
+def _joint_batch_norm(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
+    """In two passes, the variance about the joint mean: a sum of squares would lose its digits."""
+    values = at_least_float32(rows)
+    counted = summed_over_processes(torch.cat([values.sum(dim=0), values.new_full((1,), len(values))]))
+    count = counted[-1].detach()
+    if count < 2:
         return rows * 0.0 + norm.bias
-    return norm(rows)
+    mean = counted[:-1] / count
+    centred = values - mean
+    variance = summed_over_processes(centred.square().sum(dim=0)) / count
+    if norm.track_running_stats and norm.running_mean is not None and norm.running_var is not None:
+        assert norm.num_batches_tracked is not None
+        assert norm.momentum is not None
+        norm.num_batches_tracked.add_(1)
+        norm.running_mean.lerp_(mean.detach(), norm.momentum)
+        norm.running_var.lerp_(variance.detach() * count / (count - 1), norm.momentum)
+    normal = centred * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
+    return normal.to(rows.dtype)

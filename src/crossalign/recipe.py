@@ -124,6 +124,12 @@ class TrainingSettings(Settings):
     batch_size: int = Field(
         default=128, ge=2, description="pairs a step; the last, smaller batch of an epoch is left out"
     )
+    mini_batch_size: int | None = Field(
+        default=None,
+        gt=0,
+        description="pairs that go through the towers at once, so that a large batch fits into memory; every loss "
+        "still sees the whole batch, at the price of a second forward pass. null: all at once",
+    )
     precision: Literal["auto", "32", "bf16", "fp16"] = Field(
         default="auto", description="auto: bf16 autocast on a GPU that has it, else 32"
     )

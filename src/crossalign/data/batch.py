@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from crossalign.structures import map_tensors
 
 __all__ = ["Batch", "ImageInputs", "TeacherFeatures", "TextInputs", "WordNotes"]
 
@@ -16,15 +18,7 @@ M = TypeVar("M", bound="_Movable")
 class _Movable:
     def to(self: M, device: torch.device | str) -> M:
         """The same inputs with every tensor on ``device``."""
-        moved: dict[str, Any] = {}
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
-            if isinstance(value, _Movable):
-                value = value.to(device)
-            elif isinstance(value, Tensor):
-                value = value.to(device, non_blocking=True)
-            moved[field.name] = value
-        return type(self)(**moved)
+        return map_tensors(lambda tensor: tensor.to(device, non_blocking=True), self)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from crossalign.data.features import FeatureStore
 from crossalign.data.photos import open_photo
 from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
+from crossalign.processes import ALONE, Processes
 
 __all__ = [
     "ImageSource",
@@ -252,6 +253,7 @@ class _Collate:
     caption_ids: tuple[str, ...]
     note_source: NoteSource | None
     teachers: TeacherReader | None
+    processes: Processes
 
     def __call__(self, items: list[tuple[int, int, int]]) -> Batch | CrossAlignError:
         # Raised in a worker, the error would arrive with the worker's traceback in its message.
@@ -264,6 +266,17 @@ class _Collate:
         images, captions, draws = (np.array(column) for column in zip(*items, strict=True))
         # An image that stands in several pairs is loaded and encoded once.
         different, rows = np.unique(images, return_inverse=True)
+        if self.processes.count > 1:
+            # Whole images with all their captions of the batch, so that none is encoded twice.
+            share = self.processes.share(len(different))
+            own = (rows >= share.start) & (rows < share.stop)
+            images, captions, draws, rows = images[own], captions[own], draws[own], rows[own] - share.start
+            different = different[share]
+            if len(different) == 0:
+                raise CrossAlignError(
+                    f"a batch has fewer images than there are processes ({self.processes.count}); start fewer, or "
+                    "raise training.batch_size"
+                )
         text = self.text_source(captions)
         return Batch(
             image=self.image_source(different, np.random.default_rng(draws)),
@@ -287,9 +300,11 @@ class TrainingLoader:
     Args:
         note_source: what is known about the captions' tokens, where the objective asks for it.
         teachers: teachers' vectors of images and captions, where the objective asks for them.
+        processes: of each batch this process gets its share of the images, with their captions.
 
     Raises:
-        CrossAlignError: while iterating: a photo that cannot be read, stores that do not fit together.
+        CrossAlignError: while iterating: a photo that cannot be read, stores that do not fit together, a batch with
+            fewer images than there are processes.
     """
 
     def __init__(
@@ -301,11 +316,14 @@ class TrainingLoader:
         workers: int = 0,
         note_source: NoteSource | None = None,
         teachers: TeacherReader | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self._loader: DataLoader[Batch | CrossAlignError] = DataLoader(
             _Positions(),  # type: ignore[arg-type]
             batch_sampler=sampler,
-            collate_fn=_Collate(image_source, text_source, split.caption_ids, note_source, teachers),
+            collate_fn=_Collate(
+                image_source, text_source, split.caption_ids, note_source, teachers, processes
+            ),
             num_workers=workers,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a number as it starts: from the global generator, that would shift all later draws of

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from crossalign.errors import CrossAlignError
 from crossalign.files import atomic_path
+from crossalign.processes import Processes
 
-__all__ = ["load_checkpoint", "random_state", "restore_random_state", "save_checkpoint"]
+__all__ = [
+    "CHECKPOINT",
+    "begin_drawing",
+    "load_checkpoint",
+    "random_state",
+    "restore_random_state",
+    "save_checkpoint",
+]
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+# Where it stands in a run's folder.
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -46,15 +59,30 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def random_state() -> dict[str, Any]:
-    """State of the generators that training draws from."""
+    """State of the generators that this process draws from in training."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
     """Go on drawing where :func:`random_state` was taken."""
     torch.set_rng_state(state["cpu"])
-    if "cuda" in state and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def begin_drawing(seed: int, processes: Processes, states: Sequence[dict[str, Any]] | None) -> None:
+    """Begin with the run's seed, or go on where a checkpoint was taken.
+
+    Each process draws for itself, the first one as a process that is alone. With another number of processes than at
+    the checkpoint, only the first one goes on; what the others draw is new.
+
+    Args:
+        states: :func:`random_state` of every process at the checkpoint, by rank.
+    """
+    own = np.random.SeedSequence([seed, processes.rank, 0 if states is None else len(states)])
+    torch.manual_seed(seed if processes.first else int(own.generate_state(1)[0]))
+    if states is not None and (processes.first or len(states) == processes.count):
+        restore_random_state(states[processes.rank])

@@ -97,7 +97,8 @@ def gradient_norms(terms: Mapping[str, Tensor], image: Encoding, text: Encoding)
     """Norm of every unweighted term's gradient at what both towers give, ``gradient_TERM_PLACE``.
 
     A place that a term does not depend on is left out. Gradients are whole: that at ``context`` has come through the
-    embedding as well. The graph is kept for the backward pass, which is not touched.
+    embedding as well. Where encodings were gathered from processes or encoded in parts, it has not: there, the
+    objective sees each of them by itself. The graph is kept for the backward pass, which is not touched.
     """
     numbers: dict[str, Tensor] = {}
     outputs = [(place, getattr(encoding, place)) for place in PLACES for encoding in (image, text)]

@@ -9,20 +9,24 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossalign.errors import CrossAlignError
+from crossalign.processes import ALONE, Processes
 from crossalign.recipe import TrainingSettings
 
 __all__ = ["Overflow", "build_fabric"]
 
 
-def build_fabric(settings: TrainingSettings) -> Fabric:
-    """Device and precision as the recipe asks.
+def build_fabric(settings: TrainingSettings, processes: Processes = ALONE) -> Fabric:
+    """Device and precision as the recipe asks; of several processes, each has a device of its own.
 
     Raises:
         CrossAlignError: there is no such device, or it cannot compute in this precision.
     """
     precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}.get(settings.precision)
+    devices: Any = 1
+    if processes.count > 1 and settings.accelerator != "cpu" and torch.cuda.is_available():
+        devices = [processes.device_index]
     try:
-        fabric = Fabric(accelerator=settings.accelerator, devices=1)
+        fabric = Fabric(accelerator=settings.accelerator, devices=devices)
     except RuntimeError:
         raise CrossAlignError(
             f"training.accelerator: {settings.accelerator} is not available here; use auto or cpu"
@@ -32,7 +36,7 @@ def build_fabric(settings: TrainingSettings) -> Fabric:
         precision = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
     if precision == "16-mixed" and not on_gpu:
         raise CrossAlignError("training.precision: fp16 needs a GPU; use auto, bf16 or 32")
-    return Fabric(accelerator=settings.accelerator, devices=1, precision=precision)
+    return Fabric(accelerator=settings.accelerator, devices=devices, precision=precision)
 
 
 class Overflow:

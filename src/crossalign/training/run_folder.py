@@ -73,17 +73,20 @@ def check_model(folder: Path) -> None:
 
 
 @contextmanager
-def cleared_without_step(folder: Path, log: MetricsLog, state: RunState) -> Iterator[None]:
+def cleared_without_step(folder: Path, log: MetricsLog | None, state: RunState) -> Iterator[None]:
     """Take the recipe and the log away again where an error ends a new run at its first step.
 
     They would be in the way of the same command with the error mended. A kill leaves them.
+
+    Args:
+        log: the run's; None in a process that writes nothing.
     """
     new = state.step == 0
     try:
         yield
     except Exception:
         # Counted before the step is known to be good.
-        if new and state.step <= 1 and not (folder / "checkpoints").exists():
+        if log is not None and new and state.step <= 1 and not (folder / "checkpoints").exists():
             log.close()
             for name in (RECIPE, "metrics.jsonl"):
                 (folder / name).unlink(missing_ok=True)

@@ -7,33 +7,30 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
-from crossalign.data.batch import Batch
 from crossalign.data.loading import PairSampler, TrainingLoader
 from crossalign.data.teachers import TeacherSource
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import split_metrics
-from crossalign.evaluation.region_match import Rule
 from crossalign.evaluation.scene_words import region_rule
 from crossalign.files import write_json, write_text
 from crossalign.losses import HingeRankingLoss
-from crossalign.model import RetrievalModel
 from crossalign.model_folder import check_replaceable
 from crossalign.objective import Objective
+from crossalign.processes import Processes, joined_processes
 from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import (
+    CHECKPOINT,
+    begin_drawing,
     load_checkpoint,
     random_state,
-    restore_random_state,
     save_checkpoint,
 )
-from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
@@ -47,8 +44,9 @@ from crossalign.training.run_folder import (
 )
 from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, promote_best, stage_best
+from crossalign.training.step import TrainingModules, TrainingStep
 from crossalign.training.warm_start import begins_warm, warm_start
-from crossalign.training.word_notes import token_notes, with_regions
+from crossalign.training.word_notes import token_notes
 
 __all__ = ["TrainingResult", "train"]
 
@@ -77,36 +75,13 @@ class TrainingResult:
     cpu_seconds: float = 0.0
 
 
-class _Step(nn.Module):
-    """Model and objective as one module, so that one wrapper gives both precision and placement."""
-
-    def __init__(self, model: RetrievalModel, objective: Objective, rule: Rule) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self.rule: Rule = rule
-        self.diagnostics = Diagnostics(objective)
-
-    def forward(self, batch: Batch, inspect: bool) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The loss terms and, with ``inspect``, the numbers beside them."""
-        image, text = self.model.image_tower(batch.image), self.model.text_tower(batch.text)
-        scores = self.model.scores(image, text, keep_graph=self.objective.dense)
-        notes = batch.notes
-        if notes is not None and notes.objects is not None:
-            boxes = self.model.image_tower.region_boxes(batch.image)
-            notes = with_regions(notes, boxes, batch.image_rows, self.rule, image.mask.shape[1])
-        terms = self.objective(scores, image, text, batch.image_rows, batch.text, notes, batch.teachers)
-        numbers: dict[str, Tensor] = {}
-        if inspect:
-            numbers = self.diagnostics(self.objective, terms, image, text, batch.image_rows, notes)
-        self.objective.end_step(image)
-        return terms, numbers
-
-
 def train(
     recipe: Recipe, folder: str | Path, *, resume: Literal["auto", "never"] = "never", progress: bool = True
 ) -> TrainingResult:
     """Train a recipe into a run folder.
+
+    Where ``torchrun`` has started several processes, each encodes its share of every batch, the losses see all of it,
+    and the first process writes and validates.
 
     The folder gets ``recipe.yaml`` (defaults included), ``metrics.jsonl``, ``tensorboard/``,
     ``checkpoints/last.ckpt``, ``model/`` (best validation R@sum so far) and at the end ``training.json``.
@@ -118,12 +93,14 @@ def train(
     Raises:
         CrossAlignError: bad settings or data, a run that is in the way, a loss that is not finite or has collapsed.
     """
-    folder = Path(folder)
+    with joined_processes(recipe.training.accelerator) as processes:
+        return _train(recipe, Path(folder), resume, progress and processes.first, processes)
 
-    # ---- what is there already
+
+def _what_is_there(recipe: Recipe, folder: Path, resume: str) -> TrainingResult | bool:
+    """The result of a run that is finished, or whether there is a checkpoint to go on from."""
     check_place(folder)
-    checkpoint_path = folder / "checkpoints" / "last.ckpt"
-    checkpoint = None
+    begun = False
     if (folder / RECIPE).exists():
         if resume == "never":
             raise CrossAlignError(
@@ -134,11 +111,21 @@ def train(
             check_model(folder)
             names = {field.name for field in fields(TrainingResult)}
             return TrainingResult(**read_outcome(folder / "training.json", names, {"cpu_seconds"}))
-        checkpoint = load_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
-        if checkpoint is not None and checkpoint["state"]["best_epoch"]:
-            promote_best(folder, checkpoint["state"]["best_epoch"])
+        begun = (folder / CHECKPOINT).exists()
+        best_epoch = load_checkpoint(folder / CHECKPOINT)["state"]["best_epoch"] if begun else 0
+        if best_epoch:
+            promote_best(folder, best_epoch)
             check_model(folder)
     check_replaceable(folder / "model")
+    return begun
+
+
+def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes: Processes) -> TrainingResult:
+    # ---- what is there already
+    found = processes.agree(lambda: _what_is_there(recipe, folder, resume))
+    if isinstance(found, TrainingResult):
+        return found
+    checkpoint = load_checkpoint(folder / CHECKPOINT) if found else None
 
     # ---- data, model, objective
     data = recipe.data
@@ -159,47 +146,54 @@ def train(
     teachers = None
     if recipe.objective.asks_teachers and data.teachers is not None:
         teachers = TeacherSource.open(sources.collection, split, data.teachers.images, data.teachers.texts)
-    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes, teachers)
+    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes, teachers, processes)
 
     # ---- device, precision, optimiser
-    fabric = build_fabric(recipe.training)
+    fabric = build_fabric(recipe.training, processes)
     optimizer = build_optimizer(model, objective, recipe.optimizer)
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
     )
-    step_module, optimizer = fabric.setup(_Step(model, objective, region_rule(model, sources)), optimizer)
-    frozen = {name for name, value in step_module.module.named_parameters() if not value.requires_grad}
+    modules = TrainingModules(model, objective, region_rule(model, sources), processes)
+    wrapped, optimizer = fabric.setup(modules, optimizer)
+    step = TrainingStep(fabric, modules, recipe.training.mini_batch_size)
+    frozen = {name for name, value in modules.named_parameters() if not value.requires_grad}
     frozen -= {"objective.lca.codebook"}
 
     # ---- where to begin
     state = RunState()
     if checkpoint is not None:
-        weights = step_module.module.state_dict()
+        weights = modules.state_dict()
         weights.update(checkpoint["weights"])
-        step_module.module.load_state_dict(weights)
+        modules.load_state_dict(weights)
         optimizer.load_state_dict(checkpoint["optimizer"])
         schedule.load_state_dict(checkpoint["schedule"])
         fabric.strategy.precision.load_state_dict(checkpoint["precision"])
         state = RunState(**checkpoint["state"])
-    else:
+    elif processes.first:
         write_text(folder / RECIPE, recipe.to_yaml())
-        torch.manual_seed(recipe.seed)
-    log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
+    processes.same_start(modules)
+    log = (
+        MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
+        if processes.first
+        else None
+    )
     collapse = CollapseGuard(count=state.collapsed)
     overflow = Overflow(fabric)
 
     def snapshot() -> None:
-        weights = {
-            name: value for name, value in step_module.module.state_dict().items() if name not in frozen
-        }
+        random = processes.collect(random_state())
+        if not processes.first:
+            return
+        weights = {name: value for name, value in modules.state_dict().items() if name not in frozen}
         save_checkpoint(
-            checkpoint_path,
+            folder / CHECKPOINT,
             {
                 "weights": weights,
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
                 "precision": fabric.strategy.precision.state_dict(),
-                "random": random_state(),
+                "random": random,
                 "state": asdict(state),
             },
         )
@@ -208,30 +202,31 @@ def train(
     with cleared_without_step(folder, log, state), progress_bar(progress) as bar:
         total = len(sampler) * recipe.training.epochs
         task = bar.add_task("train", total=total, completed=state.step, status="")
-        if checkpoint is not None:
-            restore_random_state(checkpoint["random"])
+        begin_drawing(recipe.seed, processes, None if checkpoint is None else checkpoint["random"])
         # A run that was killed after its last epoch has nothing left to do, also where patience ended it.
         patience = recipe.training.patience
         while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
             objective.begin_epoch(state.epoch)
-            step_module.module.diagnostics.begin_epoch(state.epoch)
+            modules.diagnostics.begin_epoch(state.epoch)
             if state.epoch_step == 0 and begins_warm(objective, state.epoch):
                 sampler.seek(state.epoch)
-                warm_start(objective, model, loader, fabric.device, recipe.seed)
-            step_module.train()
+                whole = TrainingLoader(split, images, texts, sampler)
+                warm_start(objective, model, whole, fabric.device, recipe.seed)
+                processes.same_start(objective)
+            modules.train()
             sampler.seek(state.epoch, state.epoch_step)
             mark, cpu_mark = time.perf_counter(), time.process_time()
             for batch in loader:
                 loaded = time.perf_counter()
                 batch = batch.to(fabric.device)
                 logged = (state.step + 1) % recipe.training.log_every == 0
-                terms, numbers = step_module(batch, logged)
+                terms, numbers = step.forward(batch, logged)
                 loss = objective.total(terms)
                 state.step += 1
                 state.epoch_step += 1
                 check_finite(terms, None, state.step, batch)
-                fabric.backward(loss)
-                norm = _clip(fabric, step_module, optimizer, recipe.optimizer.clip_norm)
+                step.backward(loss)
+                norm = _clip(fabric, wrapped, optimizer, recipe.optimizer.clip_norm)
                 rate = max(group["lr"] for group in optimizer.param_groups)
                 left_out = overflow.check(norm)
                 if not left_out:
@@ -245,7 +240,7 @@ def train(
                         objective.base.collapsed(terms["hinge"].item(), len(batch.image_rows)), state.step
                     )
                     state.collapsed = collapse.count
-                if logged:
+                if logged and log is not None:
                     values = {name: value.item() for name, value in (terms | numbers).items()}
                     log.write(
                         "train",
@@ -275,19 +270,25 @@ def train(
             state.epoch += 1
             state.epoch_step = 0
             if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
-                metrics = split_metrics(model, validation, validation_images, validation_texts)
-                log.write("validation", state.step, {"epoch": state.epoch, **metrics})
+                metrics = processes.agree(
+                    lambda: split_metrics(model, validation, validation_images, validation_texts)
+                )
+                if log is not None:
+                    log.write("validation", state.step, {"epoch": state.epoch, **metrics})
                 if metrics["rsum"] > state.best:
                     state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
-                    stage_best(folder, model, state.epoch)
+                    if processes.first:
+                        stage_best(folder, model, state.epoch)
                 else:
                     state.stale += 1
                 bar.update(
                     task, status=f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}"
                 )
             snapshot()
-            promote_best(folder, state.best_epoch)
-    log.close()
+            if processes.first:
+                promote_best(folder, state.best_epoch)
+    if log is not None:
+        log.close()
     result = TrainingResult(
         best_rsum=state.best,
         best_epoch=state.best_epoch,
@@ -297,7 +298,8 @@ def train(
         data_seconds=state.data_seconds,
         cpu_seconds=state.cpu_seconds,
     )
-    write_json(folder / "training.json", asdict(result))
+    if processes.first:
+        write_json(folder / "training.json", asdict(result))
     return result
 
 
