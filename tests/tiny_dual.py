@@ -132,7 +132,8 @@ def write_transformers(folder: Path, kind: str, **vision: Any) -> Path:
         tokenizer = word_tokenizer(kind)
         model = transformers.SiglipModel(
             transformers.SiglipConfig(
-                text_config={**told, "vocab_size": len(tokenizer), "projection_size": WIDTH}, vision_config=seen
+                text_config={**told, "vocab_size": len(tokenizer), "projection_size": WIDTH},
+                vision_config=seen,
             )
         )
         processor = transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE})

@@ -33,6 +33,7 @@ from crossalign.training.checkpoint import (
     save_checkpoint,
 )
 from crossalign.training.diagnostics import Diagnostics
+from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks, keep_frozen_norms
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
@@ -159,6 +160,9 @@ def train(
 
     # ---- device, precision, optimiser
     fabric = build_fabric(recipe.training)
+    freeze_blocks(model, recipe.optimizer)
+    if recipe.training.gradient_checkpointing:
+        checkpoint_gradients(model)
     optimizer = build_optimizer(model, objective, recipe.optimizer)
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
@@ -215,6 +219,7 @@ def train(
                 sampler.seek(state.epoch)
                 warm_start(objective, model, loader, fabric.device, recipe.seed)
             step_module.train()
+            keep_frozen_norms(model)
             sampler.seek(state.epoch, state.epoch_step)
             mark, cpu_mark = time.perf_counter(), time.process_time()
             for batch in loader:

@@ -50,7 +50,7 @@ def from_transformers(
     library = _transformers()
     if settings.weights not in (None, PRETRAINED):
         raise CrossAlignError(
-            f"model.dual_encoder.weights: '{settings.weights}': transformers takes the weights of the folder or the hub "
+            f"model.dual_encoder.weights: '{settings.weights}': transformers takes those of the folder or the hub "
             "name; leave weights out (or null for random ones)"
         )
     config = _checked_config(library, settings)
@@ -107,8 +107,8 @@ def _checked_config(library: Any, settings: DualEncoderSettings) -> Any:
         raise CrossAlignError(_unreachable(settings, error)) from None
     if config.model_type not in FAMILIES:
         raise CrossAlignError(
-            f"model.dual_encoder: {settings.name} is of the kind '{config.model_type}'; transformers' {', '.join(FAMILIES)} "
-            "are known"
+            f"model.dual_encoder: {settings.name} is of the kind '{config.model_type}'; known are "
+            f"transformers' {', '.join(FAMILIES)}"
         )
     quick = config.vision_config.hidden_act == "quick_gelu"
     if settings.quick_gelu not in (None, quick):
@@ -119,7 +119,8 @@ def _checked_config(library: Any, settings: DualEncoderSettings) -> Any:
     places = config.text_config.max_position_embeddings
     if settings.context_length is not None and settings.context_length > places:
         raise CrossAlignError(
-            f"model.dual_encoder.context_length is {settings.context_length}, {settings.name} has {places} places; lower it"
+            f"model.dual_encoder.context_length is {settings.context_length}, {settings.name} has {places} places; "
+            "lower it"
         )
     return config
 
@@ -127,8 +128,8 @@ def _checked_config(library: Any, settings: DualEncoderSettings) -> Any:
 def _unreachable(settings: DualEncoderSettings, error: Exception) -> str:
     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return (
-        f"model.dual_encoder: {settings.name} cannot be loaded ({reason}); give a local folder, or download it where there "
-        "is a network"
+        f"model.dual_encoder: {settings.name} cannot be loaded ({reason}); give a local folder, or download it where "
+        "there is a network"
     )
 
 
@@ -180,18 +181,18 @@ def _input(settings: DualEncoderSettings, processor: Any, network: int) -> Input
     cropped = bool(getattr(processor, "do_center_crop", False))
     shortest, sides = size.get("shortest_edge"), (size.get("height"), size.get("width"))
     if cropped and shortest is not None and set(crop.values()) == {shortest}:
-        side, resize = shortest, "shortest"
+        side, resize = shortest, "shortest_floor"
     elif not cropped and sides[0] is not None and sides[0] == sides[1]:
         side, resize = sides[0], "squash"
     else:
         raise CrossAlignError(
-            f"model.dual_encoder: the pre-processing of {settings.name} (size {size}, crop {crop if cropped else 'none'}) "
-            "is not known; it should make squares of the whole photo, or of its centre"
+            f"model.dual_encoder: the pre-processing of {settings.name} (size {size}, crop "
+            f"{crop if cropped else 'none'}) is not known; it should make squares of the whole photo, or of its centre"
         )
     if side != network:
         raise CrossAlignError(
-            f"model.dual_encoder: the pre-processing of {settings.name} makes {side} pixels, its network takes {network}; "
-            "mend its preprocessor_config.json"
+            f"model.dual_encoder: the pre-processing of {settings.name} makes {side} pixels, its network takes "
+            f"{network}; mend its preprocessor_config.json"
         )
     values = {
         "size": side,

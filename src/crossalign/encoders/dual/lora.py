@@ -13,8 +13,24 @@ __all__ = ["add_lora", "merge_lora"]
 
 # Attention and perceptron as transformers, timm and open_clip call them.
 _USUAL = frozenset(
-    ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-    + ["qkv", "proj", "projection", "query", "key", "value", "dense", "attn", "c_fc", "c_proj"]
+    [
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "out_proj",
+        "fc1",
+        "fc2",
+        "qkv",
+        "proj",
+        "projection",
+        "query",
+        "key",
+        "value",
+        "dense",
+        "attn",
+        "c_fc",
+        "c_proj",
+    ]
 )
 
 

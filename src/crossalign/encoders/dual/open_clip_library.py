@@ -130,8 +130,8 @@ def _resolved(
     if name.startswith(_HUB) or folder.is_dir():
         if weights not in (None, PRETRAINED):
             raise CrossAlignError(
-                f"model.dual_encoder.weights: {name} holds its own weights; leave weights out, or give open_clip's name "
-                "of the model instead"
+                f"model.dual_encoder.weights: {name} holds its own weights; leave weights out, or give open_clip's "
+                "name of the model instead"
             )
         if name.startswith(_HUB):
             folder = Path(_fetched(settings, lambda: _snapshot(name.removeprefix(_HUB), weights is not None)))
@@ -263,8 +263,8 @@ def _input(settings: DualEncoderSettings, preprocessing: dict[str, Any], visual:
     stated = preprocessing.get("size", height)
     if stated not in (height, (height, width), [height, width]) and stated != 224:
         raise CrossAlignError(
-            f"model.dual_encoder: the weights of {settings.name} were pre-processed to {stated} pixels, its network takes "
-            f"{height}; give the name of that size"
+            f"model.dual_encoder: the weights of {settings.name} were pre-processed to {stated} pixels, its network "
+            f"takes {height}; give the name of that size"
         )
     values = {
         "size": height,
@@ -292,8 +292,8 @@ def _tokenizer(
         )
     if text.get("tokenizer_mode"):
         raise CrossAlignError(
-            f"model.dual_encoder: the tokenizer of {settings.name} works in the mode '{text['tokenizer_mode']}', which is "
-            "not known"
+            f"model.dual_encoder: the tokenizer of {settings.name} works in the mode '{text['tokenizer_mode']}', "
+            "which is not known"
         )
     place = Path(settings.name.removeprefix("local-dir:"))
     source = folder or (place if place.is_dir() else name)
@@ -301,8 +301,8 @@ def _tokenizer(
         found = library.tokenizer.HFTokenizer(str(source), context_length=context, **arguments)
     except Exception as error:
         raise CrossAlignError(
-            f"model.dual_encoder: the tokenizer {source} of {settings.name} cannot be loaded ({_reason(error)}); fetch it "
-            "where there is a network"
+            f"model.dual_encoder: the tokenizer {source} of {settings.name} cannot be loaded ({_reason(error)}); "
+            "fetch it where there is a network"
         ) from None
     blanked = found.tokenizer.sep_token_id if found.strip_sep_token else None
     return HuggingFaceTokenizer(found.tokenizer, context, sees_padding, found.clean_fn, blanked)

@@ -31,7 +31,7 @@ class ImageHalf(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(B, E)``, not normalised, and states ``(B, N, W)`` of the N patches of pixels ``(B, 3, H, W)``."""
+        """Embeddings ``(B, E)``, not normalised, and states ``(B, N, W)`` of the N patches of ``(B, 3, H, W)``."""
 
     @abstractmethod
     def project(self, states: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class DualTokenizer(Protocol):
         ...
 
     def words(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Mask ``(B, L)`` of the tokens that are part of a word, not special; of a text without words, its real ones."""
+        """Mask ``(B, L)`` of the tokens that are part of a word, not special; without words, all real ones."""
         ...
 
     def offsets(self, text: str) -> list[tuple[int, int]]:

@@ -37,8 +37,8 @@ class DualEncoderSettings(Settings):
     )
     weights: str | None = Field(
         default=PRETRAINED,
-        description="`pretrained`: those that the folder or the hub name holds; for a name of open_clip one of its tags "
-        "such as `openai`, or a file; null: random",
+        description="`pretrained`: those that the folder or the hub name holds; for a name of open_clip one of its "
+        "tags such as `openai`, or a file; null: random",
     )
     weights_sha256: str | None = Field(
         default=None, description="checksum of the weights; filled in when loaded"
