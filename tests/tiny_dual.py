@@ -31,9 +31,10 @@ def write_open_clip(folder: Path, **changes: Any) -> Path:
 
     config = open_clip_config(**changes)
     folder.mkdir(parents=True)
+    side = config["vision_cfg"]["image_size"]
     content = {
         "model_cfg": config,
-        "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "size": [SIDE, SIDE]},
+        "preprocess_cfg": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "size": [side, side]},
     }
     (folder / "open_clip_config.json").write_text(json.dumps(content))
     torch.manual_seed(1)
@@ -49,12 +50,12 @@ def write_open_clip(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def enliven(model: torch.nn.Module) -> None:
+def enliven(model: torch.nn.Module, factor: float = 4) -> None:
     """Weights so large that every part of a text or a photo shows in its embedding."""
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(4)
+                parameter.mul_(factor)
 
 
 def clip_tokenizer(folder: Path) -> Any:
@@ -155,7 +156,7 @@ def write_transformers(folder: Path, kind: str, **vision: Any) -> Path:
             )
         )
         processor = transformers.BlipImageProcessor(size={"height": SIDE, "width": SIDE})
-    enliven(model)
+    enliven(model, 20 if kind == "blip" else 4)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)

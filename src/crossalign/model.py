@@ -100,7 +100,11 @@ class RetrievalModel(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the settings, the tokenizer and every weight: it changes whenever an embedding could."""
-        digest = hashlib.sha256(json.dumps(portable_settings(self.config), sort_keys=True).encode())
+        settings = portable_settings(self.config)
+        if self.dual is not None:
+            # What they name is told by the networks themselves.
+            settings["dual_encoder"] = {"units": self.dual.settings.units, "networks": self.dual.described}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         backbone, words = self.text_tower.backbone, self.text_tower.tokenizer
         if isinstance(self.text_tower, DualTextTower):
             digest.update(self.text_tower.dual_tokenizer.described().encode())

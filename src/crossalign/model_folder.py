@@ -103,7 +103,9 @@ def portable_settings(config: ModelConfig) -> dict[str, Any]:
     if values["image"]["detector"] is not None:
         values["image"]["detector"]["model"] = DETECTOR
     if (dual := values.get("dual_encoder")) is not None:
-        dual["name"] = Path(dual["name"]).name if Path(dual["name"]).exists() else dual["name"]
+        place = Path(dual["name"].removeprefix("local-dir:"))
+        if place.is_absolute() or place.exists() or len(place.parts) > 2:
+            dual["name"] = place.name
         dual["weights"] = None if dual["weights"] is None else Path(dual["weights"]).name
     if values["text"]["backbone"] is not None:
         values["text"]["backbone"]["name"] = Path(values["text"]["backbone"]["name"]).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ FAMILIES = {
     "siglip": ("SiglipModel", None),
     "blip": ("BlipForImageTextRetrieval", "image_text_hidden_size"),
 }
+_OF_NO_EFFECT = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 
@@ -172,7 +174,10 @@ def _parts(library: Any, settings: DualEncoderSettings, model: Any, place: str, 
         processor.save_pretrained(folder)
 
     chosen = _input(settings, processor, int(config.vision_config.image_size))
-    return DualEncoder(settings, image, text, wrapped, chosen, save, cross)
+    # Where a model came from and who wrote the file say nothing of what it computes.
+    stated = {key: value for key, value in config.to_dict().items() if key not in _OF_NO_EFFECT}
+    described = json.dumps(stated, sort_keys=True, default=str)
+    return DualEncoder(settings, image, text, wrapped, chosen, described, save, cross)
 
 
 def _input(settings: DualEncoderSettings, processor: Any, network: int) -> InputSettings:
@@ -278,10 +283,11 @@ class BlipImage(_Image):
 class _Text(TextHalf):
     """What the text networks share."""
 
-    def __init__(self, network: Any, width: int, projection: nn.Module) -> None:
+    def __init__(self, network: Any, width: int, projection: nn.Module | None) -> None:
         super().__init__()
         self.network = network
-        self.projection = projection
+        if projection is not None:
+            self.projection = projection
         self.width = width
         self.states_dim = int(network.config.hidden_size)
 
@@ -305,12 +311,16 @@ class _CLIPText(_Text):
 class _SiglipText(_Text):
     def __init__(self, model: Any) -> None:
         network = model.text_model
-        super().__init__(network, network.head.out_features, network.head)
+        super().__init__(network, network.head.out_features, None)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         # SigLIP was trained to see the padding.
         output = self.network(input_ids=tokens, return_dict=True)
         return output.pooler_output, output.last_hidden_state
+
+    def project(self, states: Tensor) -> Tensor:
+        projected: Tensor = self.network.head(states)
+        return projected
 
 
 class _BlipText(_Text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from copy import deepcopy
@@ -100,7 +101,16 @@ def open_clip_parts(
         if half.hugging_face:
             model.text.config.save_pretrained(place / _TEXT_ENCODER)
 
-    return DualEncoder(settings, image, half, tokenizer, input_settings, save)
+    described = json.dumps(_without_places(config), sort_keys=True)
+    return DualEncoder(settings, image, half, tokenizer, input_settings, described, save)
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a configuration says what is computed, not where something comes from."""
+    text = {
+        key: value for key, value in config["text_cfg"].items() if not key.endswith(("_name", "_pretrained"))
+    }
+    return {**config, "text_cfg": text}
 
 
 class _Whole(nn.Module):

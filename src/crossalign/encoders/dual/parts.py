@@ -93,6 +93,7 @@ class DualEncoder:
     Attributes:
         settings: with the checksum of the weights filled in.
         input: how a photo becomes pixels.
+        described: what the networks compute, as text.
         matcher: the cross-encoder of a model that has one and was asked for it.
         save_parts: writes configuration and tokenizer, without weights, into a folder.
     """
@@ -102,6 +103,7 @@ class DualEncoder:
     text: TextHalf
     tokenizer: DualTokenizer
     input: InputSettings
+    described: str
     save_parts: Callable[[Path], None]
     matcher: nn.Module | None = None
 
