@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.data.photos import Photo
 from crossalign.devices import check_device
 from crossalign.encoders.dual import DualEncoder, build_dual_encoder
+from crossalign.encoders.dual.lora import merge_lora
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding
@@ -103,7 +105,8 @@ class RetrievalModel(nn.Module):
         settings = portable_settings(self.config)
         if self.dual is not None:
             # What they name is told by the networks themselves.
-            settings["dual_encoder"] = {"units": self.dual.settings.units, "networks": self.dual.described}
+            kept = self.dual.settings.model_dump(mode="json", include={"units", "lora"})
+            settings["dual_encoder"] = kept | {"networks": self.dual.described}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         backbone, words = self.text_tower.backbone, self.text_tower.tokenizer
         if isinstance(self.text_tower, DualTextTower):
@@ -288,6 +291,22 @@ class RetrievalModel(nn.Module):
         if not stored.published:
             stored.load_into(model)
         return model.to(device).eval()
+
+    def merge_lora(self) -> None:
+        """Add what low-rank adaptation learnt to the weights, in place: the model then needs no `peft`.
+
+        Embeddings stay the same up to rounding; the fingerprint changes.
+
+        Raises:
+            CrossAlignError: the model has no low-rank adaptation.
+        """
+        if self.dual is None or self.dual.settings.lora is None:
+            raise CrossAlignError("this model has no low-rank adaptation (model.dual_encoder.lora) to merge")
+        for half in (self.dual.image, self.dual.text):
+            merge_lora(half)
+        settings = self.dual.settings.model_copy(update={"lora": None})
+        self.dual = replace(self.dual, settings=settings)
+        self.config = self.config.model_copy(update={"dual_encoder": settings})
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model folder to the Hugging Face Hub; returns its address."""

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_dual import SIDE, WIDTH, enliven, open_clip_config, write_open_clip, write_transformers
 
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.encoders.dual import DualEncoderSettings, build_dual_encoder
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.towers import ModelConfig
+from tiny_dual import SIDE, WIDTH, enliven, open_clip_config, write_open_clip, write_transformers
 
 TEXTS = ["a red square on dark ground.", "blue", "Two DOGS, running — fast! &amp; more", "a " * 40]
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -242,7 +242,7 @@ def test_saved_and_loaded_without_the_source(tmp_path: Path, kind: str) -> None:
     names = {path.suffix for path in (tmp_path / "again").rglob("*") if path.is_file()}
     assert not names & {".bin", ".pt", ".pth", ".pkl"}
     (tmp_path / "again" / "dual_encoder" / "input.json").unlink()
-    with pytest.raises(CrossAlignError, match="input.json"):
+    with pytest.raises(CrossAlignError, match=r"input.json"):
         RetrievalModel.from_pretrained(tmp_path / "again")
 
 
@@ -313,11 +313,11 @@ def test_contradictions_of_open_clip_are_refused(settings: dict[str, Any], messa
 def test_contradictions_of_folders_are_refused(tmp_path: Path) -> None:
     folder = write_transformers(tmp_path / "clip", "clip")
     with pytest.raises(
-        CrossAlignError, match="quick_gelu is false, but .* says true \\(hidden_act: quick_gelu\\)"
+        CrossAlignError, match=r"quick_gelu is false, but .* says true \(hidden_act: quick_gelu\)"
     ):
         model_of(folder, "transformers", quick_gelu=False)
     with pytest.raises(
-        CrossAlignError, match="model.dim is 7, the embeddings of .* are 24 wide; set model.dim=24"
+        CrossAlignError, match=r"model.dim is 7, the embeddings of .* are 24 wide; set model.dim=24"
     ):
         model_of(folder, "transformers", 7)
     with pytest.raises(CrossAlignError, match="transformers takes those of the folder"):
@@ -334,16 +334,16 @@ def test_contradictions_of_folders_are_refused(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     del weights["visual_projection.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(CrossAlignError, match="lack visual_projection.weight"):
+    with pytest.raises(CrossAlignError, match=r"lack visual_projection.weight"):
         model_of(folder, "transformers")
     pytest.importorskip("open_clip")
     folder = write_open_clip(tmp_path / "open")
-    with pytest.raises(CrossAlignError, match="quick_gelu is true, but .* says false"):
+    with pytest.raises(CrossAlignError, match=r"quick_gelu is true, but .* says false"):
         model_of(folder, "open_clip", quick_gelu=True)
     weights = load_file(folder / "open_clip_model.safetensors")
     weights["visual.proj"] = weights["visual.proj"][:, :3].contiguous()
     save_file(weights, folder / "open_clip_model.safetensors")
-    with pytest.raises(CrossAlignError, match="of another shape visual.proj"):
+    with pytest.raises(CrossAlignError, match=r"of another shape visual.proj"):
         model_of(folder, "open_clip")
 
 
@@ -351,6 +351,7 @@ def test_hugging_face_text_tower_in_open_clip(tmp_path: Path) -> None:
     """A text encoder of transformers inside open_clip, its configuration and tokenizer in the folder."""
     open_clip = pytest.importorskip("open_clip")
     import transformers
+
     from tiny_dual import word_tokenizer
 
     inner = tmp_path / "bert"

@@ -9,6 +9,7 @@ from torch import nn
 
 from crossalign.encoders.depth import block_depths
 from crossalign.encoders.dual import ImageHalf, TextHalf
+from crossalign.encoders.hf import checkpoint_blocks
 from crossalign.errors import CrossAlignError
 from crossalign.recipe import OptimizerSettings
 
@@ -117,7 +118,7 @@ def checkpoint_gradients(model: nn.Module) -> None:
             elif hasattr(inner, "set_grad_checkpointing"):
                 inner.set_grad_checkpointing(True)
             else:
-                inner.gradient_checkpointing_enable({"use_reentrant": False})
+                checkpoint_blocks(inner)
         except (AssertionError, AttributeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(inner).__name__
             raise CrossAlignError(

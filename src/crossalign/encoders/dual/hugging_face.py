@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from crossalign.encoders.dual.parts import DualEncoder, ImageHalf, TextHalf
 from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer
+from crossalign.encoders.hf import checkpoint_blocks
 from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.weights import state_digest
 from crossalign.errors import CrossAlignError, missing_extra
@@ -228,7 +229,7 @@ class _Image(ImageHalf):
         self.states_dim = int(network.config.hidden_size)
 
     def checkpoint_gradients(self) -> None:
-        self.network.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_blocks(self.network)
 
 
 class _CLIPImage(_Image):
@@ -296,7 +297,7 @@ class _Text(TextHalf):
         return projected
 
     def checkpoint_gradients(self) -> None:
-        self.network.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_blocks(self.network)
 
 
 class _CLIPText(_Text):

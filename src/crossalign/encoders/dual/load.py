@@ -115,6 +115,5 @@ def named_dual_encoder(name: str) -> tuple[DualEncoderSettings, int]:
 def _adapted(parts: DualEncoder) -> DualEncoder:
     if parts.settings.lora is not None:
         for half in (parts.image, parts.text):
-            half.requires_grad_(False)
             add_lora(half, parts.settings.lora)
     return parts
