@@ -14,6 +14,7 @@ from crossalign.losses import ContrastiveLoss, DiversityLoss, HingeRankingLoss
 from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_units, compared_words
 from crossalign.objective.matryoshka import Matryoshka
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
+from crossalign.scorers.settings import CrossEncoderSettings
 from crossalign.towers import ModelConfig
 
 __all__ = ["Objective"]
@@ -43,6 +44,10 @@ class Objective(nn.Module):
             raise CrossAlignError("objective.diversity needs views: model.image.encoder.kind: camera")
         if settings.captioning is not None and not vocabulary:
             raise CrossAlignError("objective.captioning needs a vocabulary: model.text.encoder.kind: gru")
+        if settings.lca is not None and isinstance(model.scorer, CrossEncoderSettings):
+            raise CrossAlignError(
+                "objective.lca compares units of one width, model.scorer: cross_encoder reads others; leave one out"
+            )
         self.settings = settings
         self.base: HingeRankingLoss | ContrastiveLoss
         base = settings.base

@@ -28,6 +28,7 @@ __all__ = [
 
 OPEN_CLIP = "open_clip:"
 _INPUT = "input.json"
+_MEND = "put a whole copy back, or save the model again"
 
 
 def build_dual_encoder(
@@ -65,16 +66,15 @@ def load_dual_encoder(settings: DualEncoderSettings, folder: Path, *, matcher: b
     Raises:
         CrossAlignError: the folder is incomplete, or a package is missing.
     """
-    mend = "put a whole copy back, or save the model again"
-    stated = read_json(folder / _INPUT, mend)
+    stated = read_json(folder / _INPUT, _MEND)
     if settings.library == "transformers":
         parts = transformers_parts(settings, folder, matcher)
     else:
-        content = read_json(folder / CONFIGURATION, mend)
+        content = read_json(folder / CONFIGURATION, _MEND)
         parts = open_clip_parts(settings, content["model_cfg"], content["preprocess_cfg"], folder)
     if parts.input.model_dump(mode="json") != stated:
         raise CrossAlignError(
-            f"{folder / _INPUT}: not the pre-processing that the files beside it state; {mend}"
+            f"{folder / _INPUT}: not the pre-processing that the files beside it state; {_MEND}"
         )
     return _adapted(parts)
 
@@ -85,7 +85,7 @@ def published_dual_encoder(folder: Path) -> tuple[DualEncoderSettings, int, bool
     None where it is of neither.
     """
     for file in ("config.json", CONFIGURATION):
-        content: Any = read_json(folder / file) if (folder / file).is_file() else None
+        content: Any = read_json(folder / file, _MEND) if (folder / file).is_file() else None
         if not isinstance(content, dict):
             continue
         kind = content.get("model_type")

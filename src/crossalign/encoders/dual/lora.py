@@ -83,7 +83,8 @@ class _Attention(nn.Module):
         whole = nn.MultiheadAttention(
             self.out_proj.in_features, self.heads, dropout=self.dropout, batch_first=True
         )
-        whole.in_proj_weight, whole.in_proj_bias = self.qkv.weight, self.qkv.bias
+        whole.in_proj_weight = nn.Parameter(self.qkv.weight.data)
+        whole.register_parameter("in_proj_bias", self.qkv.bias)
         whole.out_proj.weight, whole.out_proj.bias = self.out_proj.weight, self.out_proj.bias
         return whole.train(self.training)
 
