@@ -294,7 +294,7 @@ def test_open_clip_weights_from_a_file_with_a_built_in_name(tmp_path: Path) -> N
         ({"name": "ViT-B-32"}, "'pretrained' is no file and no tag of ViT-B-32; its tags: openai"),
         (
             {"name": "ViT-B-32", "weights": "openai"},
-            "trained with QuickGELU, ViT-B-32 computes GELU; set quick_gelu: true",
+            "trained with QuickGELU, ViT-B-32 computes GELU; take the name ViT-B-32-quickgelu",
         ),
         (
             {"name": "ViT-B-32-quickgelu", "weights": "laion2b_s34b_b79k"},

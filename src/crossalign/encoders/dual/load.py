@@ -12,9 +12,15 @@ from crossalign.encoders.dual.hugging_face import (
     transformers_parts,
 )
 from crossalign.encoders.dual.lora import add_lora
-from crossalign.encoders.dual.open_clip_library import CONFIGURATION, from_open_clip, open_clip_parts
+from crossalign.encoders.dual.open_clip_library import (
+    CONFIGURATION,
+    built_in_width,
+    from_open_clip,
+    open_clip_parts,
+)
 from crossalign.encoders.dual.parts import DualEncoder
 from crossalign.encoders.dual.settings import DualEncoderSettings
+from crossalign.encoders.undrawn import Undrawn
 from crossalign.errors import CrossAlignError
 from crossalign.files import read_json, write_json
 
@@ -61,17 +67,18 @@ def save_dual_encoder(parts: DualEncoder, folder: Path) -> None:
 
 
 def load_dual_encoder(settings: DualEncoderSettings, folder: Path, *, matcher: bool = False) -> DualEncoder:
-    """What :func:`save_dual_encoder` wrote, with random weights, without any network.
+    """What :func:`save_dual_encoder` wrote, without its weights, and without asking the hub.
 
     Raises:
         CrossAlignError: the folder is incomplete, or a package is missing.
     """
     stated = read_json(folder / _INPUT, _MEND)
-    if settings.library == "transformers":
-        parts = transformers_parts(settings, folder, matcher)
-    else:
-        content = read_json(folder / CONFIGURATION, _MEND)
-        parts = open_clip_parts(settings, content["model_cfg"], content["preprocess_cfg"], folder)
+    with Undrawn():
+        if settings.library == "transformers":
+            parts = transformers_parts(settings, folder, matcher)
+        else:
+            content = read_json(folder / CONFIGURATION, _MEND)
+            parts = open_clip_parts(settings, content["model_cfg"], content["preprocess_cfg"], folder)
     if parts.input.model_dump(mode="json") != stated:
         raise CrossAlignError(
             f"{folder / _INPUT}: not the pre-processing that the files beside it state; {_MEND}"
@@ -107,9 +114,7 @@ def named_dual_encoder(name: str) -> tuple[DualEncoderSettings, int]:
     model, _, tag = name.removeprefix(OPEN_CLIP).rpartition("/")
     if not model:
         raise CrossAlignError(f"{name}: give open_clip's name and tag, such as open_clip:ViT-B-32/openai")
-    settings = DualEncoderSettings(name=model, weights=tag)
-    parts = from_open_clip(settings.model_copy(update={"weights": None}), load_weights=False)
-    return settings, parts.width
+    return DualEncoderSettings(name=model, weights=tag), built_in_width(model)
 
 
 def _adapted(parts: DualEncoder) -> DualEncoder:

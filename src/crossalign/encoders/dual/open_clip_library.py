@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from crossalign.encoders.dual.parts import DualEncoder, DualTokenizer
 from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer, SimpleTokenizer
 from crossalign.encoders.inputs import InputSettings
+from crossalign.encoders.undrawn import Undrawn
 from crossalign.encoders.weights import read_weights, state_digest
 from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_json
 from crossalign.settings import parse_settings
 
-__all__ = ["CONFIGURATION", "from_open_clip", "open_clip_parts"]
+__all__ = ["CONFIGURATION", "built_in_width", "from_open_clip", "open_clip_parts"]
 
 CONFIGURATION = "open_clip_config.json"
 _HUB = "hf-hub:"
@@ -31,6 +33,16 @@ _TEXT_ENCODER = "text_encoder"
 _LEFT_OUT = ("text_decoder.", "logit_scale", "logit_bias")
 # What only the files have that OpenAI published.
 _OPENAI = ("input_resolution", "context_length", "vocab_size")
+
+
+def built_in_width(name: str) -> int:
+    """E of one of open_clip's names.
+
+    Raises:
+        CrossAlignError: there is no such name.
+    """
+    config, _, _, _ = _resolved(_open_clip(), DualEncoderSettings(name=name, weights=None))
+    return int(config["embed_dim"])
 
 
 def from_open_clip(settings: DualEncoderSettings, *, load_weights: bool = True) -> DualEncoder:
@@ -43,10 +55,14 @@ def from_open_clip(settings: DualEncoderSettings, *, load_weights: bool = True) 
     library = _open_clip()
     config, preprocessing, weights, tag = _resolved(library, settings)
     config = _with_gelu(settings, config, tag)
-    parts = open_clip_parts(settings, config, preprocessing, None)
-    if load_weights and settings.weights is not None:
-        if weights is None:
-            weights = _fetched(settings, lambda: library.pretrained.download_pretrained(tag))
+    wanted = load_weights and settings.weights is not None
+    if wanted and weights is None:
+        # Before the network is built: where there is no way to the hub, that is said at once.
+        weights = _fetched(settings, lambda: library.pretrained.download_pretrained(tag))
+    with Undrawn() if wanted else nullcontext():
+        parts = open_clip_parts(settings, config, preprocessing, None)
+    if wanted:
+        assert weights is not None
         model = _Whole(parts.image, parts.text)
         digest = _load(library, model, weights, settings, quick=bool(config.get("quick_gelu")))
         return replace(parts, settings=settings.model_copy(update={"weights_sha256": digest}))
@@ -188,6 +204,11 @@ def _snapshot(repository: str, weights: bool) -> str:
 
 
 def _fetched(settings: DualEncoderSettings, fetch: Callable[[], Any]) -> Any:
+    from huggingface_hub.utils import logging
+
+    before = logging.get_verbosity()
+    # Its retries are told line by line.
+    logging.set_verbosity_error()
     try:
         return fetch()
     except Exception as error:
@@ -196,6 +217,8 @@ def _fetched(settings: DualEncoderSettings, fetch: Callable[[], Any]) -> Any:
             f"({_reason(error)}); download them where there is a network and give the file: "
             "model.dual_encoder.weights=FILE"
         ) from None
+    finally:
+        logging.set_verbosity(before)
 
 
 def _with_gelu(settings: DualEncoderSettings, config: dict[str, Any], tag: Any) -> dict[str, Any]:
@@ -211,7 +234,11 @@ def _with_gelu(settings: DualEncoderSettings, config: dict[str, Any], tag: Any) 
         raise CrossAlignError(
             f"model.dual_encoder: the weights {settings.weights} were trained with "
             f"{_gelu(not used)}, {settings.name} computes {_gelu(used)}; "
-            + ("set quick_gelu: true" if not used else "take the name without -quickgelu")
+            + (
+                f"take the name {settings.name}-quickgelu, or set quick_gelu: true"
+                if not used
+                else "take the name without -quickgelu"
+            )
         )
     return config | {"quick_gelu": used}
 
