@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-Frozen = Annotated[int, Field(ge=0)] | Literal["all"] | None
+Frozen = int | Literal["all"] | None
 
 
 class DataSettings(Settings):
@@ -105,6 +105,13 @@ class OptimizerSettings(Settings):
     final_fraction: float = Field(
         default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end"
     )
+
+    @field_validator("frozen_image_blocks", "frozen_text_blocks")
+    @classmethod
+    def _blocks_are_counted(cls, value: Frozen) -> Frozen:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{value} blocks cannot be frozen; give a number from 0 on, or all")
+        return value
 
     @model_validator(mode="after")
     def _settings_belong_to_the_schedule(self) -> OptimizerSettings:

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["Undrawn"]
 
-_DRAWING = {Tensor.uniform_, Tensor.normal_, torch.nn.init.trunc_normal_}
+# A function that the mode is asked about runs without it, so all that draw have to be named.
+_DRAWING = {
+    Tensor.uniform_,
+    Tensor.normal_,
+    init.uniform_,
+    init.normal_,
+    init.trunc_normal_,
+    init.kaiming_uniform_,
+    init.kaiming_normal_,
+}
 
 
 class Undrawn(TorchFunctionMode):
