@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
@@ -24,7 +25,7 @@ _DRAWING = {
 
 
 class Undrawn(TorchFunctionMode):
-    """Inside, tensors that would be filled with random numbers stay as they are: a large network is built in a blink.
+    """Inside, tensors that would be filled with random numbers become zero: a large network is built in a blink.
 
     Every weight has to be loaded afterwards. The random generators do not move.
     """
@@ -37,5 +38,8 @@ class Undrawn(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _DRAWING:
-            return args[0] if args else (kwargs or {})["tensor"]
+            tensor: Tensor = args[0] if args else (kwargs or {})["tensor"]
+            # Zeros, as a function that draws until all numbers are in range would never end with what is there.
+            with torch.no_grad():
+                return tensor.zero_()
         return func(*args, **(kwargs or {}))
