@@ -298,7 +298,7 @@ def test_the_hub_is_asked_only_where_no_folder_has_the_first_name(
 ) -> None:
     asked: list[str] = []
 
-    def download(name: str) -> str:
+    def download(name: str, **options: object) -> str:
         asked.append(name)
         raise OSError("nobody answers")
 

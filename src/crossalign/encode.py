@@ -38,10 +38,11 @@ def image_source(
     image = model.config.image
     if stores:
         return ImageSource(collection, split, stores)
-    if not image.backbones or image.regions == "boxes":
+    settings = model.image_tower.input
+    if settings is None or image.regions == "boxes":
         # The model itself finds the boxes, or says why it takes no photos.
         return ImageSource(collection, split, photo_inputs=model.image_inputs)
-    return ImageSource(collection, split, preprocess=image.backbones[0].input, flip=flip, crop=crop)
+    return ImageSource(collection, split, preprocess=settings, flip=flip, crop=crop)
 
 
 def text_source(model: RetrievalModel, split: Split, store: FeatureStore | None) -> TextSource:

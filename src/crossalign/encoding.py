@@ -27,7 +27,8 @@ class Encoding:
         aux: named tensors that a head hands to the objective. ``guide`` ``(B, D)`` and ``keys`` ``(B, N, D)`` come
             from the context head and feed Contextual Relation Alignment; ``summary_logits`` ``(B, N, V)`` come from
             CAMERA's image encoder and feed the diversity loss; ``places`` ``(B, N)`` int64 say which token each word
-            is, where dropped ones have left their places.
+            is, where dropped ones have left their places; ``scored`` ``(B, N, W)`` are what a cross-encoder reads
+            instead of units of unit norm.
     """
 
     embedding: Tensor

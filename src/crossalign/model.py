@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.data.photos import Photo
 from crossalign.devices import check_device
+from crossalign.encoders.dual import DualEncoder, build_dual_encoder
+from crossalign.encoders.dual.lora import merge_lora
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.encoding import Encoding, Space
@@ -28,7 +31,8 @@ from crossalign.normalization import unit_norm
 from crossalign.progress import track
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.build import build_scorer
-from crossalign.towers import ImageTower, ModelConfig, TextTower
+from crossalign.scorers.settings import CrossEncoderSettings
+from crossalign.towers import DualImageTower, DualTextTower, ImageTower, ModelConfig, TextTower
 from crossalign.towers.photos import Boxes, PhotoReader
 
 __all__ = ["ModelConfig", "RetrievalModel", "embedding_in", "evaluation_mode", "scored_units"]
@@ -45,7 +49,8 @@ class RetrievalModel(nn.Module):
         tokenizer: vocabulary of a word-level text tower.
         text_backbone: Hugging Face encoder of a text tower that has one; read from the place the configuration
             names if left out.
-        load_weights: read the image backbones' weights files; false where a state dict follows.
+        dual: the dual encoder of a model that has one; read from the place the configuration names if left out.
+        load_weights: read the weights files of image backbones and dual encoders; false where a state dict follows.
 
     Example:
         >>> model = RetrievalModel.from_pretrained("runs/flickr8k-vse")
@@ -58,37 +63,26 @@ class RetrievalModel(nn.Module):
         *,
         tokenizer: WordTokenizer | None = None,
         text_backbone: TextBackbone | None = None,
+        dual: DualEncoder | None = None,
         load_weights: bool = True,
     ) -> None:
         super().__init__()
-        if text_backbone is None and not config.text.reads_words:
-            if config.text.backbone is None:
-                raise CrossAlignError("model.text.backbone.name is missing: give a path or a hub name")
-            text_backbone = TextBackbone(config.text.backbone)
-        self.image_tower = ImageTower(
-            config.image,
-            config.dim,
-            config.context_head,
-            context_weight=config.context_weight,
-            embedding_size=config.embedding_size,
-            uni_modal_size=config.uni_modal_width,
-            load_weights=load_weights,
-        )
-        self.text_tower = TextTower(
-            config.text,
-            config.dim,
-            config.context_head,
-            context_weight=config.context_weight,
-            embedding_size=config.embedding_size,
-            uni_modal_size=config.uni_modal_width,
-            tokenizer=tokenizer,
-            backbone=text_backbone,
-        )
+        self.image_tower: ImageTower | DualImageTower
+        self.text_tower: TextTower | DualTextTower
+        self.dual: DualEncoder | None = None
+        if config.dual_encoder is not None:
+            self.dual = _dual(config, dual, load_weights)
+            config = config.model_copy(update={"dual_encoder": self.dual.settings})
+            self.image_tower = DualImageTower(config, self.dual)
+            self.text_tower = DualTextTower(config, self.dual)
+        else:
+            self.image_tower, self.text_tower = _towers(config, tokenizer, text_backbone, load_weights)
+        matcher = None if self.dual is None else self.dual.matcher
         self.scorer: Scorer[Any] | None = (
-            None if config.scorer is None else build_scorer(config.scorer, config.dim)
+            None if config.scorer is None else build_scorer(config.scorer, config.dim, matcher)
         )
         self.config = config.model_copy(update={"image": self.image_tower.config})
-        self.photos = PhotoReader(self.config.image)
+        self.photos = PhotoReader(self.config.image, self.image_tower.input)
 
     @property
     def dim(self) -> int:
@@ -108,9 +102,17 @@ class RetrievalModel(nn.Module):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the settings, the tokenizer and every weight: it changes whenever an embedding could."""
-        digest = hashlib.sha256(json.dumps(portable_settings(self.config), sort_keys=True).encode())
+        settings = portable_settings(self.config)
+        if self.dual is not None:
+            # What they name is told by the networks themselves.
+            kept = self.dual.settings.model_dump(mode="json", include={"units", "lora"})
+            settings["dual_encoder"] = kept | {"networks": self.dual.described}
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         backbone, words = self.text_tower.backbone, self.text_tower.tokenizer
-        if backbone is not None:
+        if isinstance(self.text_tower, DualTextTower):
+            digest.update(self.text_tower.dual_tokenizer.described().encode())
+            digest.update(json.dumps(self.photos.described(), sort_keys=True).encode())
+        elif backbone is not None:
             digest.update(backbone.tokenizer_json().encode())
         elif words is not None:
             digest.update(words.to_json().encode())
@@ -284,12 +286,20 @@ class RetrievalModel(nn.Module):
             CrossAlignError: the folder holds anything that is not of a crossalign model.
         """
         write_model(
-            folder, self.config, self.state_dict(), self.text_tower.tokenizer, self.text_tower.backbone
+            folder,
+            self.config,
+            self.state_dict(),
+            self.text_tower.tokenizer,
+            self.text_tower.backbone,
+            self.dual,
         )
 
     @classmethod
     def from_pretrained(cls, name: str | Path, device: str | torch.device = "cpu") -> RetrievalModel:
         """Load a model folder, a training run's folder, or a model of the Hugging Face Hub.
+
+        A published CLIP, SigLIP or BLIP is a model as it is: a folder that transformers or open_clip wrote, its name on
+        the hub, or ``open_clip:NAME/TAG``. BLIP scores pairs, to re-rank what another model has found.
 
         Raises:
             CrossAlignError: nothing is there, what is there is damaged or of another version, or there is no such
@@ -298,10 +308,31 @@ class RetrievalModel(nn.Module):
         check_device(device)
         stored = read_model(name)
         model = cls(
-            stored.config, tokenizer=stored.tokenizer, text_backbone=stored.text_backbone, load_weights=False
+            stored.config,
+            tokenizer=stored.tokenizer,
+            text_backbone=stored.text_backbone,
+            dual=stored.dual,
+            load_weights=stored.published,
         )
-        stored.load_into(model)
+        if not stored.published:
+            stored.load_into(model)
         return model.to(device).eval()
+
+    def merge_lora(self) -> None:
+        """Add what low-rank adaptation learnt to the weights, in place: the model then needs no `peft`.
+
+        Embeddings stay the same up to rounding; the fingerprint changes.
+
+        Raises:
+            CrossAlignError: the model has no low-rank adaptation.
+        """
+        if self.dual is None or self.dual.settings.lora is None:
+            raise CrossAlignError("this model has no low-rank adaptation (model.dual_encoder.lora) to merge")
+        for half in (self.dual.image, self.dual.text):
+            merge_lora(half)
+        settings = self.dual.settings.model_copy(update={"lora": None})
+        self.dual = replace(self.dual, settings=settings)
+        self.config = self.config.model_copy(update={"dual_encoder": settings})
 
     def push_to_hub(self, repository: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the model folder to the Hugging Face Hub; returns its address."""
@@ -315,8 +346,57 @@ class RetrievalModel(nn.Module):
         return address
 
 
+def _dual(config: ModelConfig, dual: DualEncoder | None, load_weights: bool) -> DualEncoder:
+    """The dual encoder of a configuration, which its width has to fit."""
+    assert config.dual_encoder is not None
+    if dual is None:
+        matched = isinstance(config.scorer, CrossEncoderSettings)
+        dual = build_dual_encoder(config.dual_encoder, matcher=matched, load_weights=load_weights)
+    if dual.width != config.dim:
+        raise CrossAlignError(
+            f"model.dim is {config.dim}, the embeddings of {config.dual_encoder.name} are {dual.width} wide; set "
+            f"model.dim={dual.width}"
+        )
+    return dual
+
+
+def _towers(
+    config: ModelConfig,
+    tokenizer: WordTokenizer | None,
+    text_backbone: TextBackbone | None,
+    load_weights: bool,
+) -> tuple[ImageTower, TextTower]:
+    """The towers of ``config.image`` and ``config.text``."""
+    if text_backbone is None and not config.text.reads_words:
+        if config.text.backbone is None:
+            raise CrossAlignError("model.text.backbone.name is missing: give a path or a hub name")
+        text_backbone = TextBackbone(config.text.backbone)
+    image = ImageTower(
+        config.image,
+        config.dim,
+        config.context_head,
+        context_weight=config.context_weight,
+        embedding_size=config.embedding_size,
+        uni_modal_size=config.uni_modal_width,
+        load_weights=load_weights,
+    )
+    text = TextTower(
+        config.text,
+        config.dim,
+        config.context_head,
+        context_weight=config.context_weight,
+        embedding_size=config.embedding_size,
+        uni_modal_size=config.uni_modal_width,
+        tokenizer=tokenizer,
+        backbone=text_backbone,
+    )
+    return image, text
+
+
 def scored_units(encoding: Encoding) -> Tensor:
-    """The unit-norm units ``(B, N, D)`` that a scorer sees: those in context."""
+    """The units ``(B, N, D)`` that a scorer sees: those in context, of unit norm, or what a cross-encoder reads."""
+    if "scored" in encoding.aux:
+        return at_least_float32(encoding.aux["scored"])
     return unit_norm(at_least_float32(encoding.context))
 
 

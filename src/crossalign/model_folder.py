@@ -12,11 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from crossalign.encoders.dual import DualEncoder, load_dual_encoder, save_dual_encoder
+from crossalign.encoders.dual.load import OPEN_CLIP, named_dual_encoder, published_dual_encoder
+from crossalign.encoders.dual.open_clip_library import CONFIGURATION
 from crossalign.encoders.hf import TextBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.files import read_json, write_json
 from crossalign.folders import atomic_folder, restore_folder
+from crossalign.scorers.settings import CrossEncoderSettings
 from crossalign.settings import parse_settings
 from crossalign.towers.settings import GRUSettings, ModelConfig
 
@@ -24,11 +28,11 @@ __all__ = ["StoredModel", "check_replaceable", "portable_settings", "read_model"
 
 FORMAT_VERSION = 1
 SETTINGS, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
-DETECTOR, TEXT_BACKBONE = "detector.onnx", "text_backbone"
-OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE}
+DETECTOR, TEXT_BACKBONE, DUAL_ENCODER = "detector.onnx", "text_backbone", "dual_encoder"
+OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE, DUAL_ENCODER}
 # Settings younger than the format, whose null means 'without': models without them keep the fingerprint that they had
 # before, and so their indexes.
-LATER = ("embedding_size", "scorer", "uni_modal_head")
+LATER = ("embedding_size", "scorer", "uni_modal_head", "dual_encoder")
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
 _MEND = "put a whole copy back, or save the model again"
@@ -36,12 +40,19 @@ _MEND = "put a whole copy back, or save the model again"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """What a model folder holds."""
+    """What a model folder holds.
+
+    Attributes:
+        dual: the dual encoder, without its weights.
+        published: the folder is that of another library's dual encoder, whose weights are loaded as it is built.
+    """
 
     folder: Path
     config: ModelConfig
     tokenizer: WordTokenizer | None
     text_backbone: TextBackbone | None
+    dual: DualEncoder | None = None
+    published: bool = False
 
     def load_into(self, model: nn.Module) -> None:
         """Give a freshly built model its weights.
@@ -91,6 +102,11 @@ def portable_settings(config: ModelConfig) -> dict[str, Any]:
             backbone["weights"] = Path(backbone["weights"]).name
     if values["image"]["detector"] is not None:
         values["image"]["detector"]["model"] = DETECTOR
+    if (dual := values.get("dual_encoder")) is not None:
+        place = Path(dual["name"].removeprefix("local-dir:"))
+        if place.is_absolute() or place.exists() or len(place.parts) > 2:
+            dual["name"] = place.name
+        dual["weights"] = None if dual["weights"] is None else Path(dual["weights"]).name
     if values["text"]["backbone"] is not None:
         values["text"]["backbone"]["name"] = Path(values["text"]["backbone"]["name"]).name
     return values
@@ -102,6 +118,7 @@ def write_model(
     state: Mapping[str, Tensor],
     tokenizer: WordTokenizer | None,
     text_backbone: TextBackbone | None,
+    dual: DualEncoder | None = None,
 ) -> None:
     """Write a model folder, whole or not at all, replacing an old one.
 
@@ -125,6 +142,8 @@ def write_model(
             shutil.copyfile(config.image.detector.model, temporary / DETECTOR)
         if text_backbone is not None:
             text_backbone.save(temporary / TEXT_BACKBONE)
+        if dual is not None:
+            save_dual_encoder(dual, temporary / DUAL_ENCODER)
 
 
 def check_replaceable(folder: str | Path) -> None:
@@ -163,7 +182,16 @@ def read_model(name: str | Path) -> StoredModel:
     Raises:
         CrossAlignError: nothing is there, or what is there is damaged or of another version.
     """
+    if str(name).startswith(OPEN_CLIP):
+        settings, width = named_dual_encoder(str(name))
+        config = ModelConfig(dim=width, dual_encoder=settings)
+        return StoredModel(Path(), config, None, None, published=True)
     folder = _locate(name)
+    if (found := published_dual_encoder(folder)) is not None:
+        settings, width, scores = found
+        scorer = CrossEncoderSettings() if scores else None
+        config = ModelConfig(dim=width, dual_encoder=settings, scorer=scorer)
+        return StoredModel(folder, config, None, None, published=True)
     content = read_json(folder / SETTINGS, _MEND)
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         raise CrossAlignError(
@@ -174,19 +202,22 @@ def read_model(name: str | Path) -> StoredModel:
         detector = config.image.detector.model_copy(update={"model": str(folder / DETECTOR)})
         image = config.image.model_copy(update={"detector": detector})
         config = config.model_copy(update={"image": image})
-    tokenizer = backbone = None
-    if isinstance(config.text.encoder, GRUSettings):
+    tokenizer = backbone = dual = None
+    if config.dual_encoder is not None:
+        matched = isinstance(config.scorer, CrossEncoderSettings)
+        dual = load_dual_encoder(config.dual_encoder, folder / DUAL_ENCODER, matcher=matched)
+    elif isinstance(config.text.encoder, GRUSettings):
         tokenizer = WordTokenizer.load(folder / TOKENIZER, config.text.encoder.max_length)
     else:
         backbone = TextBackbone.load(folder / TEXT_BACKBONE)
-    return StoredModel(folder, config, tokenizer, backbone)
+    return StoredModel(folder, config, tokenizer, backbone, dual)
 
 
 def _locate(name: str | Path) -> Path:
     folder = Path(name)
     for candidate in (folder, folder / "model"):
         restore_folder(candidate)
-        if (candidate / SETTINGS).is_file():
+        if (candidate / SETTINGS).is_file() or (candidate / CONFIGURATION).is_file():
             return candidate
     if folder.exists():
         raise CrossAlignError(
@@ -202,7 +233,8 @@ def _locate(name: str | Path) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(str(name)))
+        # Weights of other frameworks than ours are of no use.
+        return Path(snapshot_download(str(name), ignore_patterns=["*.h5", "*.msgpack", "*.ot"]))
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CrossAlignError(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
@@ -26,6 +26,9 @@ __all__ = [
     "described_recipes",
     "load_recipe",
 ]
+
+
+Frozen = int | Literal["all"] | None
 
 
 class TeacherSettings(Settings):
@@ -85,6 +88,19 @@ class OptimizerSettings(Settings):
     backbone_learning_rate: float | None = Field(
         default=None, gt=0, description="of fine-tuned backbones; default a tenth of learning_rate"
     )
+    layer_decay: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="factor of the learning rate from one block of a fine-tuned network to the one before it; "
+        "1: all alike",
+    )
+    frozen_image_blocks: Frozen = Field(
+        default=None,
+        description="first blocks of the fine-tuned image network that stay as they are, with all that comes before "
+        "them; 0: the embeddings alone; `all`: the whole network; null: everything trains",
+    )
+    frozen_text_blocks: Frozen = Field(default=None, description="the same of the fine-tuned text network")
     weight_decay: float = Field(
         default=1e-4, ge=0, description="of matrices; biases, norms, temperatures and the codebook have none"
     )
@@ -102,6 +118,13 @@ class OptimizerSettings(Settings):
     final_fraction: float = Field(
         default=0.0, ge=0, le=1, description="share of the rate left at the cosine's end"
     )
+
+    @field_validator("frozen_image_blocks", "frozen_text_blocks")
+    @classmethod
+    def _blocks_are_counted(cls, value: Frozen) -> Frozen:
+        if isinstance(value, int) and value < 0:
+            raise ValueError(f"{value} blocks cannot be frozen; give a number from 0 on, or all")
+        return value
 
     @model_validator(mode="after")
     def _settings_belong_to_the_schedule(self) -> OptimizerSettings:
@@ -136,6 +159,10 @@ class TrainingSettings(Settings):
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="where it runs; auto: a GPU where there is one"
     )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute the blocks of fine-tuned networks again in the backward pass: less memory, more time",
+    )
     log_every: int = Field(default=20, ge=1, description="steps between two lines of metrics.jsonl")
     checkpoint_every: int | None = Field(
         default=500, gt=0, description="steps between two checkpoints; one is written after each epoch, too"
@@ -167,12 +194,32 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _a_backbone_rate_needs_a_trained_backbone(self) -> Recipe:
-        trained = self.model.image.train_backbone or self.model.text.train_backbone
-        if self.optimizer.backbone_learning_rate is not None and not trained:
+        whole = self.model.dual_encoder is not None
+        image, text = whole or self.model.image.train_backbone, whole or self.model.text.train_backbone
+        optimizer = self.optimizer
+        if optimizer.backbone_learning_rate is not None and not (image or text):
             raise ValueError(
                 "optimizer.backbone_learning_rate is that of fine-tuned backbones, and train_backbone is false in "
                 "model.image and in model.text; leave it out (null)"
             )
+        for name, given, trained in (
+            ("optimizer.layer_decay", optimizer.layer_decay < 1, image or text),
+            ("optimizer.frozen_image_blocks", optimizer.frozen_image_blocks is not None, image),
+            ("optimizer.frozen_text_blocks", optimizer.frozen_text_blocks is not None, text),
+            ("training.gradient_checkpointing", self.training.gradient_checkpointing, image or text),
+        ):
+            if given and not trained:
+                raise ValueError(
+                    f"{name} is for networks that are fine-tuned, and here none is; leave it out, or set "
+                    "train_backbone of model.image or model.text, or model.dual_encoder"
+                )
+        if self.model.dual_encoder is not None and self.model.dual_encoder.lora is not None:
+            frozen = (optimizer.frozen_image_blocks, optimizer.frozen_text_blocks)
+            if frozen != (None, None):
+                raise ValueError(
+                    "optimizer.frozen_image_blocks and frozen_text_blocks: with model.dual_encoder.lora every weight "
+                    "stays as it is; leave them out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -76,7 +76,9 @@ def test_what_is_no_teacher_is_refused_in_one_line(collection: Collection, tmp_p
 
     folder = collection.folder
     assert f"crossalign teach {folder} --images MODEL --out {folder}/features/nowhere" in refused("nowhere")
-    assert f"crossalign teach {folder} --texts MODEL --out {folder}/features/no" in refused("teacher-images", "no")
+    assert f"crossalign teach {folder} --texts MODEL --out {folder}/features/no" in refused(
+        "teacher-images", "no"
+    )
     told = refused("toy")
     assert "data.teachers.images" in told
     assert "holds 5 vectors an id, and a teacher has one" in told

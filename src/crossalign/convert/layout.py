@@ -16,7 +16,7 @@ from crossalign.convert.vocabulary import published_tokenizer
 from crossalign.encoders.words import WordTokenizer
 from crossalign.model import RetrievalModel
 from crossalign.settings import parse_settings
-from crossalign.towers import ModelConfig
+from crossalign.towers import ImageTower, ModelConfig
 
 __all__ = ["CONTEXT_HEAD", "Converted", "Layout", "Model", "Plan", "TowerLayout"]
 
@@ -177,9 +177,11 @@ class TowerLayout:
             module.load_state_dict(translate(own, states[part], names, part, differences), strict=False)
         if differences:
             self._refuse(checkpoint, differences)
+        image = model.image_tower
+        assert isinstance(image, ImageTower)
         return Converted(
             model=model,
-            feature_dim=model.image_tower.feature_dim,
+            feature_dim=image.feature_dim,
             settings=model.config.model_dump(mode="json"),
             left_out=tuple(left_out),
             notes=plan.notes,

@@ -43,9 +43,7 @@ class TeacherSource:
         seen, told = _open(collection, images, "image"), _open(collection, texts, "text")
         return cls(seen, told, seen.index(split.image_ids), told.index(split.caption_ids))
 
-    def __call__(
-        self, images: npt.NDArray[np.integer], captions: npt.NDArray[np.integer]
-    ) -> TeacherFeatures:
+    def __call__(self, images: npt.NDArray[np.integer], captions: npt.NDArray[np.integer]) -> TeacherFeatures:
         """The vectors of U images and B captions at these positions of the split."""
         return TeacherFeatures(
             image=torch.from_numpy(self.images.vectors(self.image_positions[images])),
@@ -55,10 +53,14 @@ class TeacherSource:
 
 def _open(collection: Collection, name: str, kind: Literal["image", "text"]) -> FeatureStore:
     key = f"data.teachers.{kind}s"
-    command = f"crossalign teach {collection.folder} --{kind}s MODEL --out {collection.folder / 'features' / name}"
+    command = (
+        f"crossalign teach {collection.folder} --{kind}s MODEL --out {collection.folder / 'features' / name}"
+    )
     store = find_store(collection, name, command)
     if store.manifest["kind"] != kind:
-        raise CrossAlignError(f"{key}: {store.folder} holds {store.manifest['kind']} features, not {kind} features")
+        raise CrossAlignError(
+            f"{key}: {store.folder} holds {store.manifest['kind']} features, not {kind} features"
+        )
     if store.manifest["units"] != 1:
         units = store.manifest["units"] or "a varying number of"
         raise CrossAlignError(

@@ -18,7 +18,7 @@ from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["TextBackbone", "TextBackboneConfig", "import_transformers", "resolve_name"]
+__all__ = ["TextBackbone", "TextBackboneConfig", "checkpoint_blocks", "import_transformers", "resolve_name"]
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
@@ -192,6 +192,19 @@ class TextBackbone(nn.Module):
             TextBackboneConfig, read_json(path, "put a whole copy back, or save the model again"), str(path)
         )
         return cls(config.model_copy(update={"name": str(folder)}))
+
+
+def checkpoint_blocks(network: Any) -> None:
+    """Let a network of transformers compute its blocks again in the backward pass.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    # As version 6 calls it, and as all before do.
+    enable = (
+        getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
+    )
+    enable({"use_reentrant": False})
 
 
 def import_transformers() -> Any:

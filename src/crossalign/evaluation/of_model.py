@@ -217,6 +217,12 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
     Raises:
         CrossAlignError: a store's backbone is not the model's, or its regions are of another kind.
     """
+    if model.dual is not None:
+        if sources.image_stores or sources.text_store is not None:
+            raise CrossAlignError(
+                "features: the model is a dual encoder, which reads photos and captions themselves; leave features out"
+            )
+        return
     backbones = model.config.image.backbones
     made_by = [store.manifest.get("backbone") for store in sources.image_stores]
     if sources.image_stores and model.config.image.train_backbone:

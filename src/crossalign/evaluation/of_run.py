@@ -101,7 +101,7 @@ def evaluate_run(
         check_second(second, rerank)
         place = sources.collection.folder
         stores: tuple[str, ...] = ()
-        if not raw and not second.config.image.backbones and run_recipe(rerank) is None:
+        if not raw and second.image_tower.input is None and run_recipe(rerank) is None:
             # It takes imported features alone and names none of its own, as converted models.
             stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
         reranker = Reranker(

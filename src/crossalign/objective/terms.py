@@ -20,6 +20,7 @@ from crossalign.objective.lca_term import AlignedUnits, aligned_units, compared_
 from crossalign.objective.matryoshka import Matryoshka
 from crossalign.objective.settings import HingeSettings, ObjectiveSettings
 from crossalign.objective.soft_terms import soft_label_terms
+from crossalign.scorers.settings import CrossEncoderSettings
 from crossalign.towers import ModelConfig
 
 __all__ = ["Objective"]
@@ -51,6 +52,10 @@ class Objective(nn.Module):
             raise CrossAlignError("objective.captioning needs a vocabulary: model.text.encoder.kind: gru")
         if settings.usa is not None and model.uni_modal_head is None:
             raise CrossAlignError("objective.usa needs uni-modal heads: model.uni_modal_head: {}")
+        if settings.lca is not None and isinstance(model.scorer, CrossEncoderSettings):
+            raise CrossAlignError(
+                "objective.lca compares units of one width, model.scorer: cross_encoder reads others; leave one out"
+            )
         self.settings = settings
         self.base: HingeRankingLoss | ContrastiveLoss
         base = settings.base

@@ -10,7 +10,14 @@ from crossalign.scorers.attention import RawFeatureNorm
 from crossalign.scorers.scan import Aggregation, Direction
 from crossalign.settings import Settings
 
-__all__ = ["SAFSettings", "SCANSettings", "SGRAFSettings", "SGRSettings", "ScorerSettings"]
+__all__ = [
+    "CrossEncoderSettings",
+    "SAFSettings",
+    "SCANSettings",
+    "SGRAFSettings",
+    "SGRSettings",
+    "ScorerSettings",
+]
 
 
 class SCANSettings(Settings):
@@ -69,6 +76,17 @@ class SGRAFSettings(_SimilaritySettings):
     steps: int = Field(default=3, ge=1, description="SGR's steps of reasoning")
 
 
+class CrossEncoderSettings(Settings):
+    """Image-text matching by the cross-encoder of model.dual_encoder (BLIP)."""
+
+    kind: Literal["cross_encoder"] = Field(
+        default="cross_encoder",
+        description="the text network of model.dual_encoder looks at the image (BLIP's image-text matching)",
+    )
+    pairs_at_once: int = Field(default=64, ge=1, description="pairs that go through the network at a time")
+
+
 ScorerSettings = Annotated[
-    SCANSettings | SGRSettings | SAFSettings | SGRAFSettings, Field(discriminator="kind")
+    SCANSettings | SGRSettings | SAFSettings | SGRAFSettings | CrossEncoderSettings,
+    Field(discriminator="kind"),
 ]

@@ -1,5 +1,6 @@
 """Towers: everything one modality goes through, from its inputs to its encoding."""
 
+from crossalign.towers.dual import DualImageTower, DualTextTower
 from crossalign.towers.image import ImageTower
 from crossalign.towers.settings import (
     GRUSettings,
@@ -12,6 +13,8 @@ from crossalign.towers.settings import (
 from crossalign.towers.text import TextTower
 
 __all__ = [
+    "DualImageTower",
+    "DualTextTower",
     "GRUSettings",
     "ImageTower",
     "ImageTowerConfig",

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs
 from crossalign.encoders.backbone import ImageBackbone
+from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.unit_dropout import drop_units
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
@@ -61,6 +62,18 @@ class ImageTower(Enriched):
                 "image.backbones: their pre-processing differs; extract with the same input settings"
             )
         self.encoder = build_region_encoder(config.encoder, feature_dim, dim)
+
+    @property
+    def input(self) -> InputSettings | None:
+        """How a photo becomes pixels; None without a backbone."""
+        return self.config.backbones[0].input if self.config.backbones else None
+
+    @property
+    def region_count(self) -> int:
+        """Regions of every image, where they are the cells of a backbone's grid."""
+        backbone = self.backbones[0]
+        assert isinstance(backbone, ImageBackbone)
+        return len(backbone.grid_boxes())
 
     def train(self, mode: bool = True) -> ImageTower:
         """Training mode; frozen backbones stay in evaluation mode (their batch norms must not move)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from crossalign.data.batch import ImageInputs
 from crossalign.data.detections import usable_boxes
 from crossalign.data.photos import Photo, open_photo
 from crossalign.encoders.detector import Detector
+from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError
 from crossalign.towers.settings import ImageTowerConfig
 
@@ -24,11 +26,21 @@ Boxes = npt.NDArray[np.float32]
 
 
 class PhotoReader:
-    """Makes of photos what a tower of these settings takes; its detector is loaded when first needed."""
+    """Makes of photos what a tower of these settings takes; its detector is loaded when first needed.
 
-    def __init__(self, config: ImageTowerConfig) -> None:
+    Args:
+        config: settings of the tower.
+        input: how a photo becomes pixels; None: it takes no photos.
+    """
+
+    def __init__(self, config: ImageTowerConfig, input: InputSettings | None) -> None:
         self.config = config
+        self.input = input
         self._detector: Detector | None = None
+
+    def described(self) -> dict[str, Any]:
+        """The pre-processing as plain values; empty without one."""
+        return {} if self.input is None else self.input.model_dump(mode="json")
 
     def __call__(self, images: Sequence[Photo], boxes: Sequence[Boxes] | None = None) -> ImageInputs:
         """Photos with their boxes, ``(n_i, 4)`` corners relative to each; None: found by the detector.
@@ -37,12 +49,12 @@ class PhotoReader:
             CrossAlignError: a file that is missing or no readable picture, a tower without a backbone, or one of
                 box regions without boxes and detector.
         """
-        if not self.config.backbones:
+        settings = self.input
+        if settings is None:
             raise CrossAlignError(
                 "this model was trained on imported features and has no backbone: it cannot encode raw photos; "
                 "train on features made by 'crossalign extract'"
             )
-        settings = self.config.backbones[0].input
         with ThreadPoolExecutor(max_workers=2) as pool:
             photos = list(pool.map(open_photo, images))
             pixels = torch.stack(list(pool.map(settings, photos)))

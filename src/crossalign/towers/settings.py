@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from crossalign.encoders.backbone import BackboneConfig
 from crossalign.encoders.detector import DetectorConfig
+from crossalign.encoders.dual.settings import DualEncoderSettings
 from crossalign.encoders.hf import TextBackboneConfig
-from crossalign.scorers.settings import ScorerSettings
+from crossalign.scorers.settings import CrossEncoderSettings, ScorerSettings
 from crossalign.settings import Settings
 
 __all__ = [
@@ -234,6 +235,11 @@ class ModelConfig(Settings):
         description="uni-modal heads on both towers, `{}` with their defaults, for image-to-image and text-to-text "
         "retrieval; null: without",
     )
+    dual_encoder: DualEncoderSettings | None = Field(
+        default=None,
+        description="CLIP, SigLIP or BLIP as both towers, fine-tuned; dim is then the width of its embeddings, and "
+        "`image` and `text` are left out. null: the towers of `image` and `text`",
+    )
     image: ImageTowerConfig = ImageTowerConfig()
     text: TextTowerConfig = TextTowerConfig()
 
@@ -270,6 +276,18 @@ class ModelConfig(Settings):
             raise ValueError(
                 f"embedding_size is {self.embedding_size}, wider than the {3 * self.dim} numbers it is made of (3 x "
                 "dim); choose a smaller one, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_dual_encoder_is_both_towers(self) -> ModelConfig:
+        if self.dual_encoder is not None and (
+            self.image != ImageTowerConfig() or self.text != TextTowerConfig()
+        ):
+            raise ValueError("dual_encoder is both towers; leave image and text out")
+        if isinstance(self.scorer, CrossEncoderSettings) and (self.dual_encoder is None or self.context_head):
+            raise ValueError(
+                "scorer: cross_encoder is a part of dual_encoder (BLIP); set dual_encoder, and leave context_head out"
             )
         return self
 

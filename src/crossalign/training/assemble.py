@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from crossalign.encoders.backbone import ImageBackbone
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.recipe import Recipe
-from crossalign.scorers.settings import SCANSettings
+from crossalign.scorers.settings import CrossEncoderSettings, SCANSettings
 from crossalign.settings import parse_settings
 from crossalign.sources import Sources
 from crossalign.towers import GRUSettings, ImageTowerConfig, TextTowerConfig
@@ -29,6 +28,12 @@ def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
     Raises:
         CrossAlignError: the recipe and the stores contradict each other.
     """
+    if config.dual_encoder is not None:
+        if sources.image_stores or sources.text_store is not None:
+            raise CrossAlignError(
+                "model.dual_encoder reads photos and captions; leave data.image_features and data.text_features out"
+            )
+        return config
     values: dict[str, Any] = config.model_dump()
     if sources.image_stores:
         values["image"] |= _stored_images(config.image, sources)
@@ -151,7 +156,7 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
     config = complete_config(recipe.model, sources)
     tokenizer = None
     words = config.text.encoder
-    if isinstance(words, GRUSettings):
+    if config.dual_encoder is None and isinstance(words, GRUSettings):
         tokenizer = WordTokenizer.build(
             sources.collection.split(recipe.data.train).texts,
             min_count=words.min_count,
@@ -168,16 +173,15 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
 def _check_places(model: RetrievalModel, sources: Sources) -> None:
     """Refuse a scorer with fewer places for regions than an image may have."""
     scorer = model.config.scorer
-    if scorer is None or isinstance(scorer, SCANSettings):
+    if scorer is None or isinstance(scorer, SCANSettings | CrossEncoderSettings):
         return
     if sources.image_stores:
         # Stores that stand side by side hold the same regions.
         store = sources.image_stores[0]
         most, where = int(store.unit_counts(np.arange(len(store))).max(initial=0)), str(store.folder)
     else:
-        backbone = model.image_tower.backbones[0]
-        assert isinstance(backbone, ImageBackbone)
-        most, where = len(backbone.grid_boxes()), "model.image.backbones"
+        most = model.image_tower.region_count
+        where = "model.image.backbones" if model.dual is None else "model.dual_encoder"
     if most > scorer.regions:
         raise CrossAlignError(
             f"model.scorer.regions is {scorer.regions}, but {where} has up to {most} regions an image; "

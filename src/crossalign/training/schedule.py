@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from crossalign.recipe import OptimizerSettings
+from crossalign.training.fine_tuning import pretrained_networks
 
 __all__ = ["build_optimizer", "build_schedule"]
 
@@ -17,16 +18,20 @@ __all__ = ["build_optimizer", "build_schedule"]
 def build_optimizer(model: nn.Module, objective: nn.Module, settings: OptimizerSettings) -> Optimizer:
     """AdamW or Adam over everything that trains.
 
-    Fine-tuned backbones get their own learning rate. Vectors and scalars (biases, norms, temperatures) and LCA's
-    codebook, whose rows are unit norm by construction, are not decayed.
+    Fine-tuned networks get their own learning rate, and with ``layer_decay`` each of their blocks a smaller one than
+    the next; what low-rank adaptation adds is new and learns like everything new. Vectors and scalars (biases, norms,
+    temperatures) and LCA's codebook, whose rows are unit norm by construction, are not decayed.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     backbone_rate = settings.backbone_learning_rate or settings.learning_rate / 10
+    below = _blocks_above(model)
     named = [*model.named_parameters(), *objective.named_parameters()]
     for name, parameter in named:
         if not parameter.requires_grad and not name.endswith("codebook"):
             continue
-        rate = backbone_rate if "tower.backbone" in name else settings.learning_rate
+        rate = settings.learning_rate
+        if name in below:
+            rate = backbone_rate * settings.layer_decay ** below[name]
         decay = 0.0 if parameter.dim() < 2 or name.endswith("codebook") else settings.weight_decay
         groups.setdefault((rate, decay), []).append(parameter)
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
@@ -36,6 +41,15 @@ def build_optimizer(model: nn.Module, objective: nn.Module, settings: OptimizerS
             for (rate, decay), group in sorted(groups.items())
         ]
     )
+
+
+def _blocks_above(model: nn.Module) -> dict[str, int]:
+    """For each parameter of a pretrained network, how many steps of depth it stands below the network's end."""
+    steps: dict[str, int] = {}
+    for network in pretrained_networks(model):
+        depths, blocks = network.depths()
+        steps |= {name: blocks + 1 - depth for name, depth in depths.items()}
+    return steps
 
 
 def build_schedule(

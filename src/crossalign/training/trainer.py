@@ -31,6 +31,7 @@ from crossalign.training.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks, keep_frozen_norms
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.precision import Overflow, build_fabric
@@ -150,6 +151,9 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
 
     # ---- device, precision, optimiser
     fabric = build_fabric(recipe.training, processes)
+    freeze_blocks(model, recipe.optimizer)
+    if recipe.training.gradient_checkpointing:
+        checkpoint_gradients(model)
     optimizer = build_optimizer(model, objective, recipe.optimizer)
     schedule = build_schedule(
         optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
@@ -214,6 +218,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
                 warm_start(objective, model, whole, fabric.device, recipe.seed)
                 processes.same_start(objective)
             modules.train()
+            keep_frozen_norms(model)
             sampler.seek(state.epoch, state.epoch_step)
             mark, cpu_mark = time.perf_counter(), time.process_time()
             for batch in loader:

@@ -81,9 +81,8 @@ def _object_table(
         truth = SceneTruth.load(sources.collection)
     except CrossAlignError as error:
         raise CrossAlignError(f"objective.lca.correspondence: true: {error}") from None
-    if not sources.image_stores and any(
-        backbone.input.resize != "squash" for backbone in model.config.image.backbones
-    ):
+    seen = model.image_tower.input
+    if not sources.image_stores and seen is not None and seen.resize != "squash":
         raise CrossAlignError(
             "objective.lca.correspondence: true: a photo's cells are known where the whole photo is seen; set "
             "model.image.backbones' input to resize: squash, or train on data.image_features"
