@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from crossalign.evaluation.bootstrap import bootstrap_intervals
     from crossalign.evaluation.metrics import RankTable
     from crossalign.evaluation.ranks import Ranks, retrieval_ranks
-    from crossalign.evaluation.results import RetrievalResult
+    from crossalign.evaluation.results import ResultSubject, RetrievalResult
     from crossalign.evaluation.retrieval import evaluate_retrieval, recall
     from crossalign.evaluation.significance import Comparison, Difference, compare, compare_groups
     from crossalign.evaluation.tables import comparison_table, result_table
@@ -19,6 +19,7 @@ __all__ = [
     "Difference",
     "RankTable",
     "Ranks",
+    "ResultSubject",
     "RetrievalResult",
     "bootstrap_intervals",
     "compare",
@@ -35,6 +36,7 @@ _HOMES = {
     "Difference": "significance",
     "RankTable": "metrics",
     "Ranks": "ranks",
+    "ResultSubject": "results",
     "RetrievalResult": "results",
     "bootstrap_intervals": "bootstrap",
     "compare": "significance",
