@@ -38,7 +38,7 @@ def image_source(
     image = model.config.image
     if stores:
         return ImageSource(collection, split, stores)
-    if not image.backbones or image.regions == "boxes":
+    if not image.backbones or image.regions != "grid":
         # The model itself finds the boxes, or says why it takes no photos.
         return ImageSource(collection, split, photo_inputs=model.image_inputs)
     return ImageSource(collection, split, preprocess=image.backbones[0].input, flip=flip, crop=crop)

@@ -22,6 +22,7 @@ from crossalign.evaluation.retrieval import result_of_ranks
 from crossalign.model import RetrievalModel
 from crossalign.reranking import RERANK_TOP
 from crossalign.sources import Sources
+from crossalign.towers.settings import RegionKind
 from crossalign.truncation import check_width
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "split_gallery",
     "split_metrics",
 ]
+
+
+_REGIONS: dict[RegionKind, str] = {"grid": "grid cells", "boxes": "boxes", "both": "grid cells and boxes"}
 
 
 @dataclass(frozen=True)
@@ -234,8 +238,8 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
             raise CrossAlignError(
                 f"image features: the model takes those of {wanted}, made with the same settings; given are {given}"
             )
-        if sources.has_boxes != (model.config.image.regions == "boxes"):
-            takes, holds = ("grid cells", "boxes") if sources.has_boxes else ("boxes", "grid cells")
+        if sources.regions != model.config.image.regions:
+            takes, holds = _REGIONS[model.config.image.regions], _REGIONS[sources.regions]
             raise CrossAlignError(
                 f"image features: the model takes {takes}, the stores hold {holds}; name features of {takes}"
             )
