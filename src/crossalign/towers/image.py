@@ -108,7 +108,7 @@ class ImageTower(Enriched):
         seen = inputs.visible
         if seen is None:
             seen = torch.tensor([0.0, 0.0, 1.0, 1.0], device=given.device).expand(len(given), -1)
-        if inputs.boxes is not None and self.config.regions == "boxes":
+        if inputs.boxes is not None and self.config.regions != "both":
             # The backbones put the whole of what they see before the boxes.
             return torch.cat([seen[:, None], inputs.boxes], dim=1)
         backbone = self.backbones[0]
