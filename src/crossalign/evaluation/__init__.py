@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crossalign.lazy import loaded_on_first_use
 
 if TYPE_CHECKING:
     from crossalign.evaluation.bootstrap import bootstrap_intervals
@@ -49,8 +50,5 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: comparing saved results needs no torch.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# Comparing saved results needs no torch.
+__getattr__ = loaded_on_first_use(__name__, _HOMES)
