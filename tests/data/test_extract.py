@@ -155,7 +155,9 @@ def test_regions_are_the_whole_photo_and_its_boxes(
 def test_cells_and_boxes_stand_together(
     tmp_path: Path, collection: Collection, weights: Path, resize: str
 ) -> None:
-    source = write_detections(tmp_path / "boxes.jsonl", collection, {0: [[6, 5, 18, 15]], 2: [[2, 0, 8, 8]] * 2})
+    source = write_detections(
+        tmp_path / "boxes.jsonl", collection, {0: [[6, 5, 18, 15]], 2: [[2, 0, 8, 8]] * 2}
+    )
     network = build(weights, resize)
     both = run(collection, tmp_path / "both", network, boxes=source, cells=True, dtype="float32")
     cells = run(collection, tmp_path / "cells", network, dtype="float32")
