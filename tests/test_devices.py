@@ -11,7 +11,7 @@ import torch
 from crossalign import RetrievalModel
 from crossalign.devices import check_device, usable_device
 from crossalign.errors import CrossAlignError
-from crossalign.search import Reranker, SearchEngine
+from crossalign.search import PhotoReranker, SearchEngine
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, write_manifest
 
 NO_CUDA = "PyTorch finds no CUDA device here; use cpu"
@@ -57,7 +57,7 @@ def test_what_is_not_there_is_refused_in_one_line(name: str, told: str, tmp_path
     with pytest.raises(CrossAlignError, match=said):
         SearchEngine.open(tmp_path, device=name)
     with pytest.raises(CrossAlignError, match=said):
-        Reranker.open("somewhere", name)
+        PhotoReranker.open("somewhere", name)
     with pytest.raises(CrossAlignError, match=said):
         RetrievalModel.from_pretrained("somewhere", name)
 

@@ -139,8 +139,9 @@ def test_an_index_of_photos_is_searched_by_the_trained_model(
         assert hits[0]["file"] == max(expected, key=lambda name: expected[name])
 
 
+@pytest.mark.parametrize("cells", [False, True], ids=["boxes", "both"])
 def test_detections_become_regions_and_a_detector_serves_raw_photos(
-    flickr: Slice, shared_data: Path, shared_weights: Path, tmp_path: Path
+    flickr: Slice, shared_data: Path, shared_weights: Path, tmp_path: Path, cells: bool
 ) -> None:
     pytest.importorskip("onnxruntime")
     content = json.loads((flickr.collection.parent / "slice.json").read_text())
@@ -153,7 +154,8 @@ def test_detections_become_regions_and_a_detector_serves_raw_photos(
     place = tmp_path / "few"
     call("import", "karpathy", tmp_path / "slice.json", "--images", flickr.photos, "--out", place)
     detections = shared_data / "flickr8k" / "detections_yolox_nano.jsonl"
-    options = [*flickr.network, "--dtype", "float32"]
+    options = [*flickr.network, "--dtype", "float32", *(["--cells"] if cells else [])]
+    first = 17 if cells else 1
     call("extract", place, place / "features" / "file", *options, "--boxes", detections, "--max-boxes", 5)
     detector = shared_weights / "yolox_nano.onnx"
     call("extract", place, place / "features" / "found", *options, "--detector", detector, "--max-boxes", 5)
@@ -165,7 +167,7 @@ def test_detections_become_regions_and_a_detector_serves_raw_photos(
     ids = [image.id for image in Collection.load(place).images]
     files = [image.file for image in Collection.load(place).images]
     found = store.unit_counts(store.index(ids))
-    assert found.tolist() == [1 + counts[file] for file in files]
+    assert found.tolist() == [first + counts[file] for file in files]
     assert len(set(found.tolist())) > 2
     boxes = store.batch(store.index(ids)).boxes
     assert boxes is not None
@@ -179,7 +181,11 @@ def test_detections_become_regions_and_a_detector_serves_raw_photos(
     split, images, texts = sources.split(model, "train")
     stored, _ = encode_split(model, images, texts)
     raw = model.encode_images([sources.collection.image_path(name) for name in split.image_ids])
-    torch.testing.assert_close(raw, stored, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(raw, stored, atol=1e-5, rtol=1e-5)
+    told = document(
+        "explain", tmp_path / "run", sources.collection.image_path(split.image_ids[0]), split.texts[0]
+    )
+    assert len(told["regions"]) == len(store.batch(store.index(split.image_ids[:1])).features[0])
     by_store, by_photo = (
         document("evaluate", tmp_path / "run", *how, "--split", "train", "--device", "cpu")["metrics"]
         for how in ([], ["--raw"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crossalign.lazy import loaded_on_first_use
 
 __version__ = "0.1.0"
 __all__ = ["Encoding", "RetrievalModel", "__version__"]
@@ -12,11 +13,5 @@ if TYPE_CHECKING:
     from crossalign.encoding import Encoding
     from crossalign.model import RetrievalModel
 
-_HOMES = {"Encoding": "crossalign.encoding", "RetrievalModel": "crossalign.model"}
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: `crossalign --help` must not wait for torch.
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'crossalign' has no attribute '{name}'")
+# `crossalign --help` must not wait for torch.
+__getattr__ = loaded_on_first_use(__name__, {"Encoding": "encoding", "RetrievalModel": "model"})

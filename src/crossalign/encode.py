@@ -39,7 +39,7 @@ def image_source(
     if stores:
         return ImageSource(collection, split, stores)
     settings = model.image_tower.input
-    if settings is None or image.regions == "boxes":
+    if settings is None or image.regions != "grid":
         # The model itself finds the boxes, or says why it takes no photos.
         return ImageSource(collection, split, photo_inputs=model.image_inputs)
     return ImageSource(collection, split, preprocess=settings, flip=flip, crop=crop)

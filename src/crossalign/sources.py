@@ -12,6 +12,7 @@ from crossalign.data.loading import ImageSource, TextSource, find_store
 from crossalign.encode import image_source, text_source
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
+from crossalign.towers.settings import RegionKind
 
 __all__ = ["Sources"]
 
@@ -41,11 +42,10 @@ class Sources:
         )
 
     @property
-    def has_boxes(self) -> bool:
-        """Whether the regions are boxes of a detector, not cells of a grid."""
-        return any(
-            (store.manifest.get("regions") or {}).get("kind") == "boxes" for store in self.image_stores
-        )
+    def regions(self) -> RegionKind:
+        """Whether the regions are cells of a grid, boxes of a detector, or both; ``grid`` where no store tells."""
+        kinds = [(store.manifest.get("regions") or {}).get("kind") for store in self.image_stores]
+        return "both" if "both" in kinds else "boxes" if "boxes" in kinds else "grid"
 
     def split(
         self, model: RetrievalModel, name: str, *, flip: float = 0.0, crop: float = 1.0

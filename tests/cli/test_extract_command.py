@@ -125,6 +125,11 @@ def test_regions_from_a_file(tmp_path: Path, collection: Path, weights: Path) ->
     assert result.exit_code == 0, result.output
     assert "3 boxes left out: nothing of them is visible" in result.stdout
     assert FeatureStore.open(tmp_path / "store").unit_counts([0, 1, 2]).tolist() == [2, 2, 2]
+    both = run(
+        collection, tmp_path / "both", *photo_options(weights), "--boxes", boxes, "--cells", "--grid", 3
+    )
+    assert both.exit_code == 0, both.output
+    assert FeatureStore.open(tmp_path / "both").unit_counts([0, 1, 2]).tolist() == [11, 11, 11]
 
 
 def test_captions(tmp_path: Path, collection: Path) -> None:
@@ -192,6 +197,7 @@ def test_wrong_calls_are_refused(tmp_path: Path, collection: Path, weights: Path
     assert "either --model" in refused(collection, out, *photos, "--text-model", "x")
     assert "not both" in refused(collection, out, *photos, "--boxes", "a", "--detector", "b")
     assert "give --boxes or --detector" in refused(collection, out, *photos, "--max-boxes", 3)
+    assert "--cells keeps cells beside boxes" in refused(collection, out, *photos, "--cells")
     assert "--mean 'red'" in refused(collection, out, *photos, "--mean", "red")
     assert "--std '1,2'" in refused(collection, out, *photos, "--std", "1,2")
     assert "std: " in refused(collection, out, *photos, "--std", "0")
@@ -209,4 +215,10 @@ def test_wrong_calls_are_refused(tmp_path: Path, collection: Path, weights: Path
         assert "use cpu" in refused(collection, out, *photos, "--device", "cuda")
     assert not out.exists()
     assert run(collection, out, *photos).exit_code == 0
+    boxes = tmp_path / "boxes.jsonl"
+    names = [image.file for image in Collection.load(collection).images]
+    boxes.write_text("\n".join(json.dumps({"filename": name, "boxes": []}) for name in names))
+    told = refused(collection, out, *photos, "--boxes", boxes, "--cells")
+    assert "other settings (" in told
+    assert "regions" in told
     assert "other settings (backbone)" in refused(collection, out, *photos, "--size", 64)

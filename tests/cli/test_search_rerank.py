@@ -16,7 +16,7 @@ from PIL import Image
 from crossalign import RetrievalModel
 from crossalign.cli.main import main
 from crossalign.encoders.words import WordTokenizer
-from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked
+from crossalign.search import PhotoReranker, SearchEngine, contact_sheet, reranked
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "search"))
 from colour_model import COLOURS, paint
@@ -98,7 +98,7 @@ def test_the_sheet_shows_the_new_order(call: Call, tmp_path: Path) -> None:
     assert code == 0
     with SearchEngine.open("photos.index", device="cpu") as engine:
         first = engine.search_text("a green thing", 8)
-    hits = reranked(first, "a green thing", Reranker.open("slow", "cpu"))[:4]
+    hits = reranked(first, "a green thing", PhotoReranker.open("slow", "cpu"))[:4]
     assert [hit.file for hit in hits] != [hit.file for hit in first[:4]]
     drawn = contact_sheet(hits, "a green thing", note="4 of 8 photos in photos · best 8 re-ranked by slow")
     with Image.open("hits.png") as sheet:

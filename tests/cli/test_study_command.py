@@ -90,7 +90,7 @@ def test_a_study_grows_into_its_folders(study: Path, call: Call) -> None:
     assert "run 1" not in call(study)[2]
     code, out, err = call(study, "--seeds", "0,3", "--only", "whole")
     assert (code, "whole-seed3: run 2 of 2" in err) == (0, True)
-    assert "base: not run yet with seed 3" in out
+    assert "not run yet with seed 3: base" in out
 
 
 def test_a_report_trains_nothing(study: Path, call: Call) -> None:

@@ -151,6 +151,28 @@ def test_regions_are_the_whole_photo_and_its_boxes(
     assert batch.mask[1].tolist() == [True, False, False]
 
 
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_cells_and_boxes_stand_together(
+    tmp_path: Path, collection: Collection, weights: Path, resize: str
+) -> None:
+    source = write_detections(
+        tmp_path / "boxes.jsonl", collection, {0: [[6, 5, 18, 15]], 2: [[2, 0, 8, 8]] * 2}
+    )
+    network = build(weights, resize)
+    both = run(collection, tmp_path / "both", network, boxes=source, cells=True, dtype="float32")
+    cells = run(collection, tmp_path / "cells", network, dtype="float32")
+    boxes = run(collection, tmp_path / "boxes", network, boxes=source, dtype="float32")
+    assert both.manifest["regions"] == {"kind": "both", "grid": 2, "global_cell": True}
+    assert both.unit_counts(range(COUNT)).tolist() == [6, 5, 7] + [5] * (COUNT - 3)
+    for position, extra in ((0, 1), (1, 0), (2, 2)):
+        found, grid, box = (store.batch([position]) for store in (both, cells, boxes))
+        assert found.mask.all()
+        for name in ("features", "boxes"):
+            expected = np.concatenate([getattr(grid, name), getattr(box, name)[:, 1:]], axis=1)
+            assert expected.shape[1] == 5 + extra
+            np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-6, atol=1e-7)
+
+
 def test_boxes_outside_a_crop_are_left_out(tmp_path: Path, collection: Collection, weights: Path) -> None:
     # The central square of photo 0 spans pixels 2 to 22 of its 24 columns.
     source = write_detections(tmp_path / "boxes.jsonl", collection, {0: [[0, 0, 2, 20], [0, 0, 12, 20]]})

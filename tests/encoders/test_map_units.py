@@ -65,6 +65,21 @@ def test_boxes_of_one_image_do_not_touch_another() -> None:
     torch.testing.assert_close(units[0], alone[0])
 
 
+def test_cells_come_before_the_boxes_of_every_image() -> None:
+    feature_map = random_map()
+    cells, places = grid_units(feature_map, 2, True), grid_boxes(7, 7, 2, True)
+    boxes = [torch.zeros(0, 4), torch.tensor([[0.1, 0.1, 0.6, 0.9], [0.0, 0.5, 0.5, 1.0]])]
+    units, mask, placed = box_units(feature_map, boxes, (cells, places))
+    assert mask.tolist() == [[True] * 5 + [False] * 2, [True] * 7]
+    assert torch.equal(units[:, :5], cells)
+    assert torch.equal(placed[:, :5], places.expand(2, -1, -1))
+    alone, _, _ = box_units(feature_map, boxes)
+    assert torch.equal(units[:, 5:], alone[:, 1:])
+    assert torch.equal(placed[1, 5:], boxes[1])
+    assert not units[0, 5:].any()
+    assert not placed[0, 5:].any()
+
+
 def test_box_units_carry_gradients() -> None:
     feature_map = random_map().requires_grad_()
     units, _, _ = box_units(feature_map, [torch.tensor([[0.0, 0.0, 0.5, 0.5]]), torch.zeros(0, 4)])

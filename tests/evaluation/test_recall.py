@@ -11,7 +11,8 @@ import torch
 from plain_retrieval import random_table
 
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation import RankTable, evaluate_retrieval, recall
+from crossalign.evaluation import RankTable, ResultSubject, evaluate_retrieval, recall
+from crossalign.evaluation.results import ids_digest
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "recall_0.npz"
 
@@ -151,10 +152,8 @@ def test_evaluation_keeps_ranks_and_names() -> None:
         np.eye(4, dtype=np.float32),
         SCORES,
         OWNER,
+        ResultSubject(collection="tiny", split="test", image_digest=ids_digest("abcd")),
         ks=(1, 2, 3),
-        collection="tiny",
-        split="test",
-        image_ids=list("abcd"),
         resamples=20,
     )
     assert result.metrics == EXPECTED
@@ -162,7 +161,7 @@ def test_evaluation_keeps_ranks_and_names() -> None:
     assert set(result.intervals) == set(EXPECTED)
     assert all(low <= high for low, high in result.intervals.values())
     assert (result.collection, result.split, result.protocol) == ("tiny", "test", "full")
-    assert len(result.image_digest or "") == 64
+    assert result.image_digest == ids_digest(list("abcd")) != ids_digest(list("abdc"))
     assert result.caption_digest is None
 
 

@@ -26,6 +26,7 @@ def counter() -> ConceptCounter:
     boxes = [WHOLE, *grid(2)]
     regions = torch.eye(6)[[3, 0, 0, 1, 2]]
     other = torch.eye(6)[[3, 0, 1, 1, 1]] * torch.tensor([1, 0.5, 0.9, 0.8, 0.7])[:, None]
+    other[4, 3] = 0.3
     words = torch.eye(6)
     counted.add(
         encoded("a dog ball", [(0, 1), (2, 5), (6, 10)], words[[3, 0, 1]], regions, boxes, "x", "x#0")
@@ -50,7 +51,10 @@ def test_use_of_the_concepts_by_hand() -> None:
     first, second, third, _ = use.shown
     assert first.words == (("dog", 2),)
     assert (first.region_share, first.word_share) == (pytest.approx(37.5), pytest.approx(50))
-    assert third.regions == ()
+    # None is nearest to it, so the most similar ones of all are shown, but never a whole picture.
+    assert [concept.owns_regions for concept in use.shown] == [True, True, False, True]
+    assert [region.image_id for region in third.regions] == ["y", "x"]
+    assert (third.regions[0].box, third.regions[0].similarity) == (grid(2)[3], pytest.approx(0.3))
     assert third.words == (("cat", 1),)
     # One region an image, the most similar one first.
     assert [(region.image_id, region.box) for region in second.regions] == [

@@ -15,7 +15,7 @@ from colour_model import COLOURS, ColourModel, paint
 from scoring_model import KINDS, ROUNDING, UNITS, build, check_best, counted, one_score, with_boxes
 
 from crossalign.errors import CrossAlignError
-from crossalign.search import Failure, Reranker, SearchEngine, reranked, update_index
+from crossalign.search import Failure, PhotoReranker, SearchEngine, reranked, update_index
 from crossalign.search.scan import FileState
 from crossalign.search.unit_cache import UnitCache
 
@@ -44,7 +44,7 @@ def test_the_best_of_the_index_stand_in_the_scorers_order(
     model = build(kind) if regions == "grid" else with_boxes(kind)
     text = "a red thing"
     first = engine.search_text(text, 9)
-    hits = engine.search_text(text, 4, rerank=Reranker(model, batch_size=2), rerank_top=9)
+    hits = engine.search_text(text, 4, rerank=PhotoReranker(model, batch_size=2), rerank_top=9)
     check_best(hits, model, text, first)
     assert [hit.rank for hit in hits] == [1, 2, 3, 4]
     assert [hit.file for hit in hits] != [hit.file for hit in first[:4]]
@@ -60,7 +60,7 @@ def test_the_best_of_the_index_stand_in_the_scorers_order(
 
 def test_at_least_as_many_are_looked_at_as_are_wanted(engine: SearchEngine) -> None:
     model = build("scan")
-    reranker = Reranker(model)
+    reranker = PhotoReranker(model)
     hits = engine.search_text("a blue thing", 12, rerank=reranker, rerank_top=3)
     assert len(hits) == 12
     check_best(hits, model, "a blue thing", engine.search_text("a blue thing", 12))
@@ -73,7 +73,7 @@ def test_at_least_as_many_are_looked_at_as_are_wanted(engine: SearchEngine) -> N
 
 def test_a_photo_is_encoded_once_in_batches(engine: SearchEngine) -> None:
     model = build("sgr")
-    reranker, sizes = Reranker(model, batch_size=4), counted(model)
+    reranker, sizes = PhotoReranker(model, batch_size=4), counted(model)
     hits = engine.search_text("red", 10, rerank=reranker, rerank_top=10)
     assert sizes == [4, 4, 2]
     assert engine.search_text("red", 10, rerank=reranker, rerank_top=10) == hits
@@ -86,7 +86,7 @@ def test_a_photo_is_encoded_once_in_batches(engine: SearchEngine) -> None:
 
 def test_a_changed_photo_is_encoded_again(engine: SearchEngine) -> None:
     model = build("scan")
-    reranker, sizes = Reranker(model), counted(model)
+    reranker, sizes = PhotoReranker(model), counted(model)
     first = engine.search_text("red", 15, rerank=reranker)
     path = first[0].path
     size = path.stat().st_size
@@ -115,9 +115,9 @@ def test_no_more_is_kept_than_there_is_room_for(engine: SearchEngine) -> None:
     model = build("scan")
     one = UNITS * 12 * 4
     sizes = counted(model)
-    expected = engine.search_text("red", 5, rerank=Reranker(model), rerank_top=5)
+    expected = engine.search_text("red", 5, rerank=PhotoReranker(model), rerank_top=5)
     for room, encoded_again in ((0, 5), (one - 1, 5), (5 * one, 0), (7 * one, 0)):
-        reranker = Reranker(model, cache_bytes=room)
+        reranker = PhotoReranker(model, cache_bytes=room)
         assert engine.search_text("red", 5, rerank=reranker, rerank_top=5) == expected
         del sizes[:]
         assert engine.search_text("red", 5, rerank=reranker, rerank_top=5) == expected
@@ -154,7 +154,7 @@ def test_what_was_asked_for_longest_ago_makes_room(tmp_path: Path) -> None:
 
 def test_photos_that_cannot_be_read_stay_behind_in_their_order(engine: SearchEngine) -> None:
     model = build("saf")
-    reranker = Reranker(model, batch_size=3)
+    reranker = PhotoReranker(model, batch_size=3)
     first = engine.search_text("white", 8)
     # One of them is in the cache already.
     reranker.scores("white", [first[2].path])
@@ -186,7 +186,7 @@ def test_photos_that_cannot_be_read_stay_behind_in_their_order(engine: SearchEng
 def test_photos_asked_for_twice_and_paths_as_they_are_given(
     engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reranker = Reranker(build("scan"))
+    reranker = PhotoReranker(build("scan"))
     sizes = counted(reranker.model)
     monkeypatch.chdir(engine.photos)
     gone, red = Path("gone.png"), Path("red 0.png")
@@ -217,9 +217,9 @@ def test_equal_scores_keep_the_order_they_had(engine: SearchEngine) -> None:
 def test_several_threads_share_a_reranker(engine: SearchEngine) -> None:
     model = build("scan")
     # Room for some only: the threads push out each other's photos.
-    reranker = Reranker(model, batch_size=1, cache_bytes=5 * UNITS * 12 * 4)
+    reranker = PhotoReranker(model, batch_size=1, cache_bytes=5 * UNITS * 12 * 4)
     expected = {
-        colour: engine.search_text(colour, 5, rerank=Reranker(model, batch_size=1)) for colour in COLOURS
+        colour: engine.search_text(colour, 5, rerank=PhotoReranker(model, batch_size=1)) for colour in COLOURS
     }
     wrong: list[str] = []
 
@@ -243,19 +243,19 @@ def test_models_that_cannot_rerank_are_refused(tmp_path: Path) -> None:
         ("boxes", build("scan", regions="boxes"), "boxes of a file and has no detector"),
     ):
         with pytest.raises(CrossAlignError, match=f"^.*{message}"):
-            Reranker(model)
+            PhotoReranker(model)
         model.save_pretrained(tmp_path / name)
         with pytest.raises(CrossAlignError, match=f"^{tmp_path / name}: .*{message}"):
-            Reranker.open(tmp_path / name, "cpu")
+            PhotoReranker.open(tmp_path / name, "cpu")
     with pytest.raises(CrossAlignError, match="no such model folder"):
-        Reranker.open(tmp_path / "nothing", "cpu")
+        PhotoReranker.open(tmp_path / "nothing", "cpu")
     with pytest.raises(CrossAlignError, match="batch_size is 0"):
-        Reranker(build("scan"), batch_size=0)
+        PhotoReranker(build("scan"), batch_size=0)
 
 
 def test_bad_questions(engine: SearchEngine) -> None:
     model = build("saf")
-    reranker = Reranker(model)
+    reranker = PhotoReranker(model)
     for text in ("", " \n"):
         with pytest.raises(CrossAlignError, match="the query is empty"):
             reranker.scores(text, [])
@@ -272,9 +272,9 @@ def test_bad_questions(engine: SearchEngine) -> None:
 
 def test_a_model_that_is_training_is_left_training(engine: SearchEngine) -> None:
     model = build("sgraf")
-    expected = engine.search_text("red", 5, rerank=Reranker(model))
+    expected = engine.search_text("red", 5, rerank=PhotoReranker(model))
     model.train()
-    assert engine.search_text("red", 5, rerank=Reranker(model)) == expected
+    assert engine.search_text("red", 5, rerank=PhotoReranker(model)) == expected
     assert model.training
     assert model.scorer.training
 

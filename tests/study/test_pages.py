@@ -58,7 +58,7 @@ def test_studies_in_the_results_have_their_sections(
     for full in (True, False):
         text = pages.sections("../", full=full)
         assert "| `+lca` | 2 of 3 |" in text
-        assert ("- +lca: not run yet with seed 2" in text) is full
+        assert ("- not run yet with seed 2: base, +lca" in text) is full
         assert ("+lca, seed 0: left out, made with other settings (model.dim)" in text) is full
         assert ("`crossalign study another --set model.dim=8`" in text) is full
         assert ("benchmarks/results/studies/another/study.json" in text) is full

@@ -72,12 +72,11 @@ def with_axis() -> dict[str, Any]:
 
 
 def test_the_table_says_what_the_summary_holds() -> None:
-    heading, _, base, better, none = markdown_table(SUMMARY)
-    assert heading.count("|") == base.count("|") == better.count("|") == none.count("|")
+    heading, _, base, better = markdown_table(SUMMARY)
+    assert heading.count("|") == base.count("|") == better.count("|")
     assert "| `base` | 2 of 2 |" in base
     assert "301.0 ± 1.4 | 301.0 ± 1.4 | 4.0 ± 0.0 | – |" in base
     assert better.endswith("| +5.5 (+4.5 to +6.5), p = 0.021 |")
-    assert none == "| `none` | 0 of 2 |" + " – |" * 11
 
 
 def test_another_opponent_is_named_and_pipes_do_no_harm() -> None:
@@ -93,7 +92,7 @@ def test_another_opponent_is_named_and_pipes_do_no_harm() -> None:
 def test_words_have_a_column_where_they_are_known() -> None:
     summary = copy.deepcopy(SUMMARY)
     summary["variants"]["better"]["word_to_region"] = {"accuracy": spread(40.0, 42.0), "chance": spread(12.5)}
-    heading, _, base, better, _ = markdown_table(summary)
+    heading, _, base, better = markdown_table(summary)
     assert "| word→region % |" in heading
     assert "| 41.0 ± 1.4 (chance 12.5) |" in better
     assert heading.count("|") == base.count("|")
@@ -115,6 +114,19 @@ def test_nothing_missing_or_wrong_is_hidden() -> None:
     ]
     page = study_page(summary, picture="study.png")
     assert all(f"- {note}" in page for note in notes(summary))
+
+
+def test_variants_without_a_run_are_named_in_one_line_and_take_no_room(tmp_path: Path) -> None:
+    summary = copy.deepcopy(SUMMARY)
+    summary["variants"]["later"] = copy.deepcopy(summary["variants"]["none"])
+    summary["variants"]["base"]["runs"]["missing"] = summary["variants"]["better"]["runs"]["missing"] = [2, 3]
+    assert list(notes(summary)) == ["not run yet with seed 2, 3: base, better", "not run yet: none, later"]
+    assert len(markdown_table(summary)) == len(markdown_table(SUMMARY))
+    tall = pixels(SUMMARY, tmp_path / "one.png").shape[0]
+    assert pixels(summary, tmp_path / "two.png").shape[0] == tall
+    summary["variants"]["later"] = row(300.0)
+    assert pixels(summary, tmp_path / "three.png").shape[0] > tall
+    assert len(markdown_table(summary)) == len(markdown_table(SUMMARY)) + 1
 
 
 def test_the_page_says_how_it_was_made() -> None:

@@ -45,6 +45,29 @@ def store(tmp_path: Path, collection: Collection) -> FeatureStore:
     ).store
 
 
+@pytest.fixture
+def both(tmp_path: Path, collection: Collection, store: FeatureStore) -> FeatureStore:
+    """Grid cells, the whole photo first, and the same boxes behind them."""
+    return extract_images(
+        collection,
+        collection.folder / "features" / "both",
+        ImageBackbone(backbone(tmp_path / "weights.safetensors")),
+        boxes=BoxFile(tmp_path / "boxes.jsonl"),
+        cells=True,
+        dtype="float32",
+        progress=False,
+    ).store
+
+
+def given_boxes(collection: Collection) -> dict[str, np.ndarray]:
+    """The boxes of every photo, relative to it."""
+    return {
+        image.id: np.array(boxes_of(index, image.width, image.height), np.float32).reshape(-1, 4)
+        / np.array([image.width, image.height] * 2, np.float32)
+        for index, image in enumerate(collection.images)
+    }
+
+
 def recipe(collection: Collection, store: str, **training: Any) -> Recipe:
     return Recipe.model_validate(
         {
@@ -87,11 +110,7 @@ def test_a_run_on_boxes_encodes_raw_photos_with_those_boxes(
     sources = Sources.open(collection.folder, ("boxes",))
     split, images, texts = sources.split(model, "train")
     stored, told = encode_split(model, images, texts, batch_size=5)
-    given = {
-        image.id: np.array(boxes_of(index, image.width, image.height), np.float32).reshape(-1, 4)
-        / np.array([image.width, image.height] * 2, np.float32)
-        for index, image in enumerate(collection.images)
-    }
+    given = given_boxes(collection)
     raw = model.encode_images(
         [collection.image_path(name) for name in split.image_ids],
         boxes=[given[name] for name in split.image_ids],
@@ -113,6 +132,51 @@ def test_evaluation_of_raw_photos_asks_for_a_detector(
     assert 0 <= result.metrics["rsum"] <= 600
     with pytest.raises(CrossAlignError, match="trained on boxes of a file and has no detector"):
         evaluate_model(model, Sources.open(collection.folder), "test")
+
+
+@pytest.mark.parametrize("kind", ["pooled", "camera"])
+def test_a_run_on_cells_and_boxes_encodes_raw_photos_with_both(
+    collection: Collection, both: FeatureStore, tmp_path: Path, kind: str
+) -> None:
+    assert sorted(set(both.unit_counts(range(len(both))).tolist())) == [5, 6, 7]
+    settings = recipe(collection, "both").model_dump()
+    if kind == "camera":
+        settings["model"]["image"]["encoder"] = {"kind": "camera", "heads": 4}
+    train(Recipe.model_validate(settings), tmp_path / "run", progress=False)
+    model = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert (model.config.image.regions, model.config.image.detector) == ("both", None)
+    split, images, texts = Sources.open(collection.folder, ("both",)).split(model, "train")
+    stored, _ = encode_split(model, images, texts, batch_size=5)
+    paths = [collection.image_path(name) for name in split.image_ids]
+    given = [given_boxes(collection)[name] for name in split.image_ids]
+    torch.testing.assert_close(
+        model.encode_images(paths, boxes=given, batch_size=3), stored, atol=1e-5, rtol=1e-5
+    )
+    # Each region has its place, the same in the store as in the photo.
+    seen, photos = images(np.arange(6)), model.image_inputs(paths[:6], given[:6])
+    placed, mask = (model.image_tower.region_boxes(photos), model.image_tower.units(photos)[1])
+    assert torch.equal(mask, seen.mask)
+    torch.testing.assert_close(placed * mask.unsqueeze(2), model.image_tower.region_boxes(seen))
+    for asked in ("boxes", None):
+        sources = Sources.open(collection.folder, () if asked is None else (asked,))
+        refusal = "has no detector" if asked is None else "takes grid cells and boxes, the stores hold boxes"
+        with pytest.raises(CrossAlignError, match=refusal):
+            evaluate_model(model, sources, "test")
+
+
+def test_regions_that_contradict_the_store_are_refused(
+    collection: Collection, store: FeatureStore, both: FeatureStore, tmp_path: Path
+) -> None:
+    for stores, asked, told in (
+        (["boxes"], "both", "model.image.regions: both, but"),
+        (["both"], "boxes", "model.image.regions: boxes, but"),
+        (["boxes", "both"], "grid", "different regions"),
+    ):
+        settings = recipe(collection, "both").model_dump()
+        settings["data"]["image_features"] = stores
+        settings["model"]["image"]["regions"] = asked
+        with pytest.raises(CrossAlignError, match=told):
+            train(Recipe.model_validate(settings), tmp_path / "run", progress=False)
 
 
 def test_resumed_equals_uninterrupted(

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures, asked_top
+from crossalign.reranking import RERANK_TOP
 
 
 def command(
@@ -39,7 +40,7 @@ def command(
     ] = None,
     rerank_top: Annotated[
         int | None,
-        typer.Option(min=1, help="How many of each query's best --rerank looks at; default: 50."),
+        typer.Option(min=1, help=f"How many of each query's best --rerank looks at; default: {RERANK_TOP}."),
     ] = None,
     out: Annotated[
         Path | None,

@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 PHOTOS_ONLY = (
     "weights", "model_args", "size", "mean", "std", "interpolation", "resize", "layer", "grid", "global_cell",
-    "boxes", "detector", "min_score", "max_boxes", "image_root", "workers",
+    "boxes", "detector", "cells", "min_score", "max_boxes", "image_root", "workers",
 )  # fmt: skip
 CAPTIONS_ONLY = ("max_length", "text_layer")
 
@@ -61,11 +61,15 @@ def command(
     grid: Annotated[int, typer.Option(min=0, help="Cells a side; 0: the map as it comes.")] = 4,
     global_cell: Annotated[bool, typer.Option(help="Put the mean of the whole map first.")] = True,
     boxes: Annotated[
-        Path | None, typer.Option(help="Regions instead of cells: a file of detections (JSON lines).")
+        Path | None, typer.Option(help="Boxes instead of cells: a file of detections (JSON lines).")
     ] = None,
     detector: Annotated[
-        Path | None, typer.Option(help="Regions instead of cells: an ONNX detector of the YOLOX layout.")
+        Path | None, typer.Option(help="Boxes instead of cells: an ONNX detector of the YOLOX layout.")
     ] = None,
+    cells: Annotated[
+        bool,
+        typer.Option("--cells", help="With --boxes or --detector: the grid's cells, too, before the boxes."),
+    ] = False,
     min_score: Annotated[
         float | None, typer.Option(help="Leave out less sure boxes; default: 0.1 (detector), none (file).")
     ] = None,
@@ -93,7 +97,7 @@ def command(
 ) -> None:
     """Compute features of photos (--model) or captions (--text-model) once, and store them for training.
 
-    Photos give a grid of cells from any network of timm, or regions from boxes with the whole photo first;
+    Photos give a grid of cells from any network of timm, or regions from boxes with the whole photo first, or both;
     captions give the token states of a Hugging Face encoder.
     """
     if (model is None) == (text_model is None):
@@ -108,6 +112,10 @@ def command(
         )
     if boxes is not None and detector is not None:
         raise CrossAlignError("give either --boxes or --detector, not both")
+    if cells and boxes is None and detector is None:
+        raise CrossAlignError(
+            "--cells keeps cells beside boxes; give --boxes or --detector too, or leave it out"
+        )
     from crossalign.data.collection import Collection
     from crossalign.data.extract import extract_images, extract_texts
 
@@ -132,6 +140,7 @@ def command(
             out,
             network.to(place),
             boxes=regions(boxes, detector, min_score, max_boxes),
+            cells=cells,
             workers=max(0, (os.cpu_count() or 1) - 1) if workers is None else workers,
             **shared,
         )

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from crossalign.errors import CrossAlignError
+from crossalign.reranking import RERANK_TOP
 
 __all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "device_name", "listed"]
-
-_TOP = 50
 
 ImageFeatures = Annotated[
     list[str] | None,
@@ -31,7 +30,7 @@ def asked_top(rerank: str | None, rerank_top: int | None) -> int:
     """
     if rerank is None and rerank_top is not None:
         raise CrossAlignError(f"--rerank-top {rerank_top}: nothing re-ranks; give a model with --rerank too")
-    return _TOP if rerank_top is None else rerank_top
+    return RERANK_TOP if rerank_top is None else rerank_top
 
 
 def device_name(name: str) -> str:

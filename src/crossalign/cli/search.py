@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from crossalign.cli.run_options import asked_top
+from crossalign.reranking import RERANK_TOP
 
 _NAMED = 5
 
@@ -35,7 +36,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help="How many of the best photos --rerank looks at, -k of them if that is more; default: 50.",
+            help=f"How many of the best photos --rerank looks at, -k of them if that is more; default: {RERANK_TOP}.",
         ),
     ] = None,
     sheet: Annotated[
@@ -58,7 +59,7 @@ def command(
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import short_name
-    from crossalign.search import Reranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
+    from crossalign.search import PhotoReranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
 
     if text is not None and image is not None:
         raise CrossAlignError("both words and --image are given; search with one of the two, not both")
@@ -79,7 +80,7 @@ def command(
     looked_through = asked_top(rerank, rerank_top)
     top = k if rerank is None else max(k, looked_through)
     # Loaded, as later used, while others can open the index.
-    reranker = None if rerank is None else Reranker.open(rerank, device)
+    reranker = None if rerank is None else PhotoReranker.open(rerank, device)
     with SearchEngine.open(index, model, device=device) as engine:
         count, complete = engine.count, engine.complete
         if not count:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crossalign.data.collection import CaptionRecord, Collection, ImageRecord, Split
+from crossalign.lazy import loaded_on_first_use
 
 __all__ = [
     "CaptionRecord",
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from crossalign.data.features import FeatureBatch, FeatureStore, FeatureWriter
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: feature stores need torch, importing a collection must not wait for it.
-    if name in ("FeatureBatch", "FeatureStore", "FeatureWriter"):
-        return getattr(import_module("crossalign.data.features"), name)
-    raise AttributeError(f"module 'crossalign.data' has no attribute '{name}'")
+# Feature stores need torch; importing a collection must not wait for it.
+__getattr__ = loaded_on_first_use(
+    __name__, dict.fromkeys(("FeatureBatch", "FeatureStore", "FeatureWriter"), "features")
+)

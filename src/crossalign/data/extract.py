@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,15 +28,20 @@ def extract_images(
     backbone: ImageBackbone,
     *,
     boxes: BoxFile | Detector | None = None,
+    cells: bool = False,
     dtype: Literal["float16", "float32"] = "float16",
     batch_size: int = 32,
     workers: int = 0,
     progress: bool = True,
 ) -> Extraction:
-    """Write grid cells of every photo, or its whole map and the units of its boxes.
+    """Write grid cells of every photo, or its whole map and the units of its boxes, or cells and boxes.
 
     The backbone is put in evaluation mode and runs where its parameters are. A run that was killed continues
     when it is called again.
+
+    Args:
+        boxes: where boxes come from; None: grid cells alone.
+        cells: put the grid's cells before the boxes, instead of the whole map alone.
 
     Raises:
         CrossAlignError: a photo is missing or broken, boxes do not belong to the collection, the backbone has
@@ -49,7 +54,10 @@ def extract_images(
         )
     paths = [collection.image_path(image.id) for image in collection.images]
     regions = Regions(collection, boxes)
-    grid = {"kind": "grid", "grid": config.grid, "global_cell": config.global_cell}
+    described: dict[str, Any] = {"kind": "boxes", "whole_image": True}
+    if boxes is None or cells:
+        kind = "grid" if boxes is None else "both"
+        described = {"kind": kind, "grid": config.grid, "global_cell": config.global_cell}
     writer = FeatureWriter(
         folder,
         ids=[image.id for image in collection.images],
@@ -59,7 +67,7 @@ def extract_images(
         manifest={
             "kind": "image",
             "backbone": config.model_dump(mode="json"),
-            "regions": grid if boxes is None else {"kind": "boxes", "whole_image": True},
+            "regions": described,
             "detector": regions.detector,
             "source": collection.name,
         },
@@ -71,7 +79,7 @@ def extract_images(
             writer,
             paths,
             [config.input.resized, *regions.preparations],
-            lambda batch: _encode_photos(backbone, batch, regions),
+            lambda batch: _encode_photos(backbone, batch, regions, cells),
             batch_size=batch_size,
             workers=workers,
             progress=progress,
@@ -126,7 +134,9 @@ def extract_texts(
         return Extraction(writer.finish(), start)
 
 
-def _encode_photos(backbone: ImageBackbone, batch: PhotoBatch, regions: Regions) -> tuple[Rows, Rows]:
+def _encode_photos(
+    backbone: ImageBackbone, batch: PhotoBatch, regions: Regions, cells: bool
+) -> tuple[Rows, Rows]:
     settings = backbone.config.input
     device = next(backbone.parameters()).device
     visible = [settings.visible(*size) for size in batch.sizes]
@@ -135,6 +145,7 @@ def _encode_photos(backbone: ImageBackbone, batch: PhotoBatch, regions: Regions)
         settings.normalised(batch.prepared[0].to(device)),
         None if boxes is None else [torch.from_numpy(rows).to(device) for rows in boxes],
         torch.tensor(visible, device=device),
+        cells=cells,
     )
     return _rows(units, mask), _rows(placed, mask)
 

@@ -90,7 +90,12 @@ class ImageBackbone(nn.Module):
         return output
 
     def forward(
-        self, pixels: Tensor, boxes: list[Tensor] | None = None, visible: Tensor | None = None
+        self,
+        pixels: Tensor,
+        boxes: list[Tensor] | None = None,
+        visible: Tensor | None = None,
+        *,
+        cells: bool = False,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Units of a batch of pre-processed photos.
 
@@ -99,21 +104,26 @@ class ImageBackbone(nn.Module):
             boxes: for each photo ``(n_i, 4)`` corners ``x0 y0 x1 y1`` relative to it, or None for cells.
             visible: ``(B, 4)`` the part of each photo that its pixels show (``InputSettings.visible``); None
                 where it is the whole photo.
+            cells: put the grid's cells before the boxes.
 
         Returns:
-            units ``(B, N, C)``, mask ``(B, N)`` and boxes ``(B, N, 4)`` relative to the photo. With boxes the
-            whole map comes first.
+            units ``(B, N, C)``, mask ``(B, N)`` and boxes ``(B, N, 4)`` relative to the photo. Before boxes come
+            the cells or, without them, the whole map.
         """
         feature_map = self.feature_map(pixels)
-        if boxes is None:
+        grid = None
+        if boxes is None or cells:
             units = grid_units(feature_map, self.config.grid, self.config.global_cell)
-            cells = self.grid_boxes(feature_map.shape[-2], feature_map.shape[-1]).to(units.device)
-            placed = cells.expand(len(units), -1, -1)
+            grid = units, self.grid_boxes(*feature_map.shape[-2:]).to(units.device)
+        if boxes is None:
+            assert grid is not None
+            units, places = grid
+            placed = places.expand(len(units), -1, -1)
             mask = torch.ones(units.shape[:2], dtype=torch.bool, device=units.device)
         else:
             if visible is not None:
                 boxes = [_into(box.to(part), part) for box, part in zip(boxes, visible, strict=True)]
-            units, mask, placed = box_units(feature_map, boxes)
+            units, mask, placed = box_units(feature_map, boxes, grid)
         if visible is not None:
             visible = visible.to(placed)
             origin, extent = visible[:, None, :2], visible[:, None, 2:] - visible[:, None, :2]

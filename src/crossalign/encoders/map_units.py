@@ -45,15 +45,19 @@ def _edges(length: int, cells: int) -> list[tuple[float, float]]:
     ]
 
 
-def box_units(feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """The whole map and the mean of it under each box (RoIAlign; He et al., Mask R-CNN, ICCV 2017).
+def box_units(
+    feature_map: Tensor, boxes: list[Tensor], first: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of a map under each box (RoIAlign; He et al., Mask R-CNN, ICCV 2017), behind units of the whole map.
 
     Args:
         feature_map: ``(B, C, h, w)``.
         boxes: for each image ``(n_i, 4)`` corners ``x0 y0 x1 y1`` relative to the network's input.
+        first: what comes before the boxes: units ``(B, K, C)`` and where they are, ``(K, 4)``, as of
+            :func:`grid_units` and :func:`grid_boxes`; None: the mean of the whole map.
 
     Returns:
-        units ``(B, N, C)`` with the whole map first, mask ``(B, N)`` and boxes ``(B, N, 4)``, zero padded.
+        units ``(B, K + N, C)``, mask ``(B, K + N)`` and boxes ``(B, K + N, 4)``, zero padded.
     """
     from torchvision.ops import roi_align
 
@@ -66,12 +70,13 @@ def box_units(feature_map: Tensor, boxes: list[Tensor]) -> tuple[Tensor, Tensor,
     pooled = roi_align(
         feature_map, [box * scale for box in corners], output_size=1, sampling_ratio=-1, aligned=True
     ).flatten(1)
-    whole = feature_map.mean(dim=(2, 3))
-    everywhere = feature_map.new_tensor([[0.0, 0.0, 1.0, 1.0]])
+    if first is None:
+        first = feature_map.mean(dim=(2, 3)).unsqueeze(1), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+    whole, places = (part.to(feature_map) for part in first)
     counts = [len(box) for box in corners]
-    units = [torch.cat([first[None], rest]) for first, rest in zip(whole, pooled.split(counts), strict=True)]
-    mask = torch.arange(max(counts) + 1, device=feature_map.device) <= torch.tensor(
+    units = [torch.cat([shared, own]) for shared, own in zip(whole, pooled.split(counts), strict=True)]
+    mask = torch.arange(len(places) + max(counts), device=feature_map.device) < len(places) + torch.tensor(
         counts, device=feature_map.device
     ).unsqueeze(1)
-    framed = [torch.cat([everywhere, box]) for box in corners]
+    framed = [torch.cat([places, box]) for box in corners]
     return pad_sequence(units, batch_first=True), mask, pad_sequence(framed, batch_first=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crossalign.lazy import loaded_on_first_use
 
 if TYPE_CHECKING:
     from crossalign.evaluation.bootstrap import bootstrap_intervals
     from crossalign.evaluation.metrics import RankTable
     from crossalign.evaluation.ranks import Ranks, retrieval_ranks
-    from crossalign.evaluation.results import RetrievalResult
+    from crossalign.evaluation.results import ResultSubject, RetrievalResult
     from crossalign.evaluation.retrieval import evaluate_retrieval, recall
     from crossalign.evaluation.significance import Comparison, Difference, compare, compare_groups
     from crossalign.evaluation.tables import comparison_table, result_table
@@ -19,6 +20,7 @@ __all__ = [
     "Difference",
     "RankTable",
     "Ranks",
+    "ResultSubject",
     "RetrievalResult",
     "bootstrap_intervals",
     "compare",
@@ -35,6 +37,7 @@ _HOMES = {
     "Difference": "significance",
     "RankTable": "metrics",
     "Ranks": "ranks",
+    "ResultSubject": "results",
     "RetrievalResult": "results",
     "bootstrap_intervals": "bootstrap",
     "compare": "significance",
@@ -47,8 +50,5 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: comparing saved results needs no torch.
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# Comparing saved results needs no torch.
+__getattr__ = loaded_on_first_use(__name__, _HOMES)

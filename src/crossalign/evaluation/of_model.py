@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,33 @@ from crossalign.evaluation.gallery import (
     ScoredGallery,
     gallery_table,
 )
-from crossalign.evaluation.results import Reranking, RetrievalResult
-from crossalign.evaluation.retrieval import gallery_result
+from crossalign.evaluation.results import Reranking, ResultSubject, RetrievalResult, ids_digest
+from crossalign.evaluation.retrieval import result_of_ranks
 from crossalign.model import RetrievalModel
+from crossalign.reranking import RERANK_TOP
 from crossalign.sources import Sources
+from crossalign.towers.settings import RegionKind
 from crossalign.truncation import check_width
 
 __all__ = [
-    "Reranker",
+    "EncodedSplit",
+    "SecondStage",
+    "about_split",
     "check_first",
     "check_second",
     "encode_gallery",
     "evaluate_model",
     "split_gallery",
     "split_metrics",
-    "split_result",
 ]
 
 
+_REGIONS: dict[RegionKind, str] = {"grid": "grid cells", "boxes": "boxes", "both": "grid cells and boxes"}
+
+
 @dataclass(frozen=True)
-class Reranker:
-    """A model that scores pairs and what it is given.
+class SecondStage:
+    """A model that scores pairs, what it is given, and how many of a first model's best it looks at.
 
     Attributes:
         top: how many of each query's best it puts into order.
@@ -46,8 +52,32 @@ class Reranker:
 
     model: RetrievalModel
     sources: Sources
-    top: int = 50
+    top: int = RERANK_TOP
     name: str | None = None
+
+    def told(self) -> Reranking:
+        """What a result records of it."""
+        return Reranking(model=self.model.fingerprint, top=self.top, name=self.name)
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """A split as a model sees it, ready to be measured.
+
+    Attributes:
+        part: its ids and captions.
+        gallery: what the model made of them.
+        about: what goes with every result of it.
+    """
+
+    part: Split
+    gallery: Gallery
+    about: ResultSubject
+
+    def result(self, *, folds: int = 1, command: str = "") -> RetrievalResult:
+        """Retrieval in both directions; arguments as for :func:`evaluate_model`."""
+        table = gallery_table(self.gallery, self.part.image_of_text, folds=folds)
+        return result_of_ranks(table, replace(self.about, command=command))
 
 
 def evaluate_model(
@@ -57,7 +87,7 @@ def evaluate_model(
     *,
     folds: int = 1,
     width: int | None = None,
-    reranker: Reranker | None = None,
+    reranker: SecondStage | None = None,
     command: str = "",
     progress: bool = False,
 ) -> RetrievalResult:
@@ -67,15 +97,14 @@ def evaluate_model(
         folds: galleries that the split is cut into; 5 for the COCO 1K protocol.
         width: of the embeddings that are compared, cut by :func:`~crossalign.truncation.truncate`; None: all of them.
         reranker: a second model that puts the best of each query into its own order.
+        command: the command line, kept with the result.
 
     Raises:
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
             re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
-    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
-    return split_result(
-        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
-    )
+    encoded = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    return encoded.result(folds=folds, command=command)
 
 
 def split_gallery(
@@ -84,9 +113,9 @@ def split_gallery(
     split: str,
     *,
     width: int | None = None,
-    reranker: Reranker | None = None,
+    reranker: SecondStage | None = None,
     progress: bool = False,
-) -> tuple[Split, Gallery]:
+) -> EncodedSplit:
     """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
     if reranker is not None:
@@ -95,43 +124,29 @@ def split_gallery(
     if width is not None:
         _check_truncation(model, width)
     part, images, texts = sources.split(model, split)
+    about = replace(
+        about_split(model, sources, part),
+        width=width,
+        reranking=None if reranker is None else reranker.told(),
+    )
     first = encode_gallery(model, images, texts, progress=progress)
     if width is not None:
         assert isinstance(first, EmbeddingGallery)
         first = first.truncated(width, model.embedding_parts)
     if reranker is None:
-        return part, first
+        return EncodedSplit(part, first, about)
     assert isinstance(first, EmbeddingGallery)
-    return part, _reranked(first, reranker, sources, part, split, progress)
+    return EncodedSplit(part, _reranked(first, reranker, sources, part, split, progress), about)
 
 
-def split_result(
-    model: RetrievalModel,
-    sources: Sources,
-    split: str,
-    part: Split,
-    gallery: Gallery,
-    *,
-    folds: int = 1,
-    width: int | None = None,
-    reranker: Reranker | None = None,
-    command: str = "",
-) -> RetrievalResult:
-    """Measure what :func:`split_gallery` gave for the same arguments: the second half of :func:`evaluate_model`."""
-    return gallery_result(
-        gallery,
-        part.image_of_text,
-        folds=folds,
+def about_split(model: RetrievalModel, sources: Sources, part: Split) -> ResultSubject:
+    """What goes with every result of this model on this split."""
+    return ResultSubject(
         collection=sources.collection.name,
-        split=split,
+        split=part.name,
         model=model.fingerprint,
-        width=width,
-        reranking=None
-        if reranker is None
-        else Reranking(model=reranker.model.fingerprint, top=reranker.top, name=reranker.name),
-        command=command,
-        image_ids=part.image_ids,
-        caption_ids=part.caption_ids,
+        image_digest=ids_digest(part.image_ids),
+        caption_digest=ids_digest(part.caption_ids),
     )
 
 
@@ -193,7 +208,7 @@ def check_second(model: RetrievalModel, name: str | Path) -> None:
 
 def _reranked(
     fast: EmbeddingGallery,
-    reranker: Reranker,
+    reranker: SecondStage,
     sources: Sources,
     part: Split,
     split: str,
@@ -237,8 +252,8 @@ def check_stores(model: RetrievalModel, sources: Sources) -> None:
             raise CrossAlignError(
                 f"image features: the model takes those of {wanted}, made with the same settings; given are {given}"
             )
-        if sources.has_boxes != (model.config.image.regions == "boxes"):
-            takes, holds = ("grid cells", "boxes") if sources.has_boxes else ("boxes", "grid cells")
+        if sources.regions != model.config.image.regions:
+            takes, holds = _REGIONS[model.config.image.regions], _REGIONS[sources.regions]
             raise CrossAlignError(
                 f"image features: the model takes {takes}, the stores hold {holds}; name features of {takes}"
             )

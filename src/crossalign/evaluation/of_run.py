@@ -11,13 +11,14 @@ import torch
 
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import Reranker, check_first, check_second, split_gallery, split_result
+from crossalign.evaluation.of_model import SecondStage, check_first, check_second, split_gallery
 from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name, trained_on
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.files import write_json
 from crossalign.model import RetrievalModel
+from crossalign.reranking import RERANK_TOP
 from crossalign.sources import Sources
 
 __all__ = ["RunEvaluation", "evaluate_run"]
@@ -71,7 +72,7 @@ def evaluate_run(
     raw: bool = False,
     width: int | None = None,
     rerank: str | Path | None = None,
-    rerank_top: int = 50,
+    rerank_top: int = RERANK_TOP,
     device: str | torch.device = "cpu",
     command: str = "",
     progress: bool = False,
@@ -104,13 +105,11 @@ def evaluate_run(
         if not raw and second.image_tower.input is None and run_recipe(rerank) is None:
             # It takes imported features alone and names none of its own, as converted models.
             stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
-        reranker = Reranker(
+        reranker = SecondStage(
             second, run_sources(rerank, place, stores, raw=raw), rerank_top, told_name(rerank)
         )
-    part, gallery = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
-    result = split_result(
-        model, sources, split, part, gallery, folds=folds, width=width, reranker=reranker, command=command
-    )
+    encoded = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    result = encoded.result(folds=folds, command=command)
     result = replace(result, trained_on=trained_on(name))
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
-    return RunEvaluation(model, sources, gallery, result, grounding)
+    return RunEvaluation(model, sources, encoded.gallery, result, grounding)

@@ -20,7 +20,7 @@ from crossalign.evaluation.metrics import RankTable
 from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
-__all__ = ["Reranking", "RetrievalResult", "ids_digest", "write_ranks"]
+__all__ = ["Reranking", "ResultSubject", "RetrievalResult", "ids_digest", "write_ranks"]
 
 _VERSION = 1
 
@@ -108,29 +108,21 @@ class _Document(_Part):
     ranks: _RanksFile
 
 
-@dataclass(frozen=True, eq=False)
-class RetrievalResult:
-    """One evaluation of one model on one split.
+@dataclass(frozen=True, kw_only=True)
+class ResultSubject:
+    """What a result is about: the record that goes with its numbers.
 
     Attributes:
-        table: the ranks of all queries and the protocol.
-        intervals: for every metric the ends of its bootstrap interval over images.
-        confidence, resamples, seed: of the bootstrap.
-        collection, split: what was evaluated, by name.
+        collection, split: what was evaluated, by name; results of different ones are never compared.
         model: the model's fingerprint.
         trained_on: name of the collection that the model was trained on; None where that is not known.
         width: that the embeddings were cut to; None where all of them was compared.
         reranking: the model that put the best into a new order, if one did.
         command: the command line that made the result.
-        image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known.
-        source: where the result was read from; not saved.
+        image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known; they tell equal
+            splits from others.
     """
 
-    table: RankTable
-    intervals: dict[str, tuple[float, float]]
-    confidence: float
-    resamples: int
-    seed: int
     collection: str = ""
     split: str = ""
     model: str = ""
@@ -140,6 +132,24 @@ class RetrievalResult:
     command: str = ""
     image_digest: str | None = None
     caption_digest: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalResult(ResultSubject):
+    """One evaluation of one model on one split.
+
+    Attributes:
+        table: the ranks of all queries and the protocol.
+        intervals: for every metric the ends of its bootstrap interval over images.
+        confidence, resamples, seed: of the bootstrap.
+        source: where the result was read from; not saved.
+    """
+
+    table: RankTable
+    intervals: dict[str, tuple[float, float]]
+    confidence: float
+    resamples: int
+    seed: int
     source: str = ""
 
     @cached_property

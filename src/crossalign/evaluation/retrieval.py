@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from numpy.typing import ArrayLike
 
 from crossalign.evaluation.bootstrap import bootstrap_intervals
-from crossalign.evaluation.gallery import EmbeddingGallery, Gallery, gallery_table
+from crossalign.evaluation.gallery import EmbeddingGallery, gallery_table
 from crossalign.evaluation.inputs import Embeddings
 from crossalign.evaluation.metrics import RECALL_AT, RankTable
-from crossalign.evaluation.results import Reranking, RetrievalResult, ids_digest
+from crossalign.evaluation.results import ResultSubject, RetrievalResult
 
-__all__ = ["evaluate_retrieval", "gallery_result", "rank_table", "recall"]
+__all__ = ["evaluate_retrieval", "rank_table", "recall", "result_of_ranks"]
 
 
 def recall(
@@ -61,15 +61,10 @@ def evaluate_retrieval(
     image: Embeddings,
     text: Embeddings,
     image_of_text: ArrayLike,
+    about: ResultSubject = ResultSubject(),
     *,
     ks: Sequence[int] = RECALL_AT,
     folds: int = 1,
-    collection: str = "",
-    split: str = "",
-    model: str = "",
-    command: str = "",
-    image_ids: Sequence[str] | None = None,
-    caption_ids: Sequence[str] | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -78,67 +73,27 @@ def evaluate_retrieval(
 
     Args:
         image, text, image_of_text, ks, folds: as for ``recall``.
-        collection, split: names of what is evaluated; runs on different ones are never compared.
-        model: the model's fingerprint.
-        command: the command line, kept for the record.
-        image_ids, caption_ids: ids in the order of the embeddings; their digest tells equal splits from
-            others.
+        about: names of what is evaluated, kept with the result.
         confidence, resamples, seed: of the percentile bootstrap over images.
     """
-    return gallery_result(
-        EmbeddingGallery(image, text),
-        image_of_text,
-        ks=ks,
-        folds=folds,
-        collection=collection,
-        split=split,
-        model=model,
-        command=command,
-        image_ids=image_ids,
-        caption_ids=caption_ids,
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-    )
+    table = rank_table(image, text, image_of_text, ks=ks, folds=folds)
+    return result_of_ranks(table, about, confidence=confidence, resamples=resamples, seed=seed)
 
 
-def gallery_result(
-    gallery: Gallery,
-    image_of_text: ArrayLike,
+def result_of_ranks(
+    table: RankTable,
+    about: ResultSubject,
     *,
-    ks: Sequence[int] = RECALL_AT,
-    folds: int = 1,
-    collection: str = "",
-    split: str = "",
-    model: str = "",
-    width: int | None = None,
-    reranking: Reranking | None = None,
-    command: str = "",
-    image_ids: Sequence[str] | None = None,
-    caption_ids: Sequence[str] | None = None,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
 ) -> RetrievalResult:
-    """:func:`evaluate_retrieval` of any gallery.
-
-    Args:
-        width: that its embeddings were cut to, for the record.
-        reranking: what put the best of it into order, if anything.
-    """
-    table = gallery_table(gallery, image_of_text, ks=ks, folds=folds)
+    """Ranks of any gallery as a result, with bootstrap intervals; arguments as for :func:`evaluate_retrieval`."""
     return RetrievalResult(
-        table=table,
-        intervals=bootstrap_intervals(table, confidence=confidence, resamples=resamples, seed=seed),
-        confidence=confidence,
-        resamples=resamples,
-        seed=seed,
-        collection=collection,
-        split=split,
-        model=model,
-        width=width,
-        reranking=reranking,
-        command=command,
-        image_digest=None if image_ids is None else ids_digest(image_ids),
-        caption_digest=None if caption_ids is None else ids_digest(caption_ids),
+        table,
+        bootstrap_intervals(table, confidence=confidence, resamples=resamples, seed=seed),
+        confidence,
+        resamples,
+        seed,
+        **vars(about),
     )

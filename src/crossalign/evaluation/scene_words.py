@@ -19,8 +19,11 @@ def has_scene_truth(sources: Sources) -> bool:
 
 
 def region_rule(model: RetrievalModel, sources: Sources) -> Rule:
-    """What makes a region right: ``overlap`` for detected boxes, ``centre`` for the cells of a grid."""
-    return "overlap" if sources.has_boxes or model.config.image.regions == "boxes" else "centre"
+    """What makes a region right: ``overlap`` for detected boxes, ``centre`` for cells, also where boxes join them.
+
+    Hardly a cell overlaps an object by half, so beside boxes it could not be right.
+    """
+    return "overlap" if "boxes" in (sources.regions, model.config.image.regions) else "centre"
 
 
 def ground_scenes(

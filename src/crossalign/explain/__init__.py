@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from crossalign.lazy import loaded_on_first_use
 
 if TYPE_CHECKING:
     from crossalign.explain.concepts import Codebook, ConceptUse, load_codebook
@@ -51,7 +52,4 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__ = loaded_on_first_use(__name__, _HOMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,9 @@ class Concept:
     Attributes:
         index: its row in the codebook.
         region_share, word_share: of all regions and of all words, in percent, that are nearest to it.
-        regions: the most similar ones of those, each of another image.
+        regions: the most similar ones of those, each of another image; where no region is nearest to it, of all.
         words: the most frequent ones of those, in lower case, with their counts.
+        owns_regions: whether any region is nearest to it.
     """
 
     index: int
@@ -104,6 +105,7 @@ class Concept:
     word_share: float
     regions: tuple[TypicalRegion, ...]
     words: tuple[tuple[str, int], ...]
+    owns_regions: bool
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ class ConceptCounter:
         self._units: Units = codebook.units
         self._of_image: dict[str, npt.NDArray[np.int64]] = {}
         self._regions: list[tuple[int, TypicalRegion]] = []
+        # Of every image, the best region for each concept: its cosine, and its place among all regions.
+        self._best: list[tuple[Tensor, Tensor]] = []
         self._words: list[tuple[int, str]] = []
         self._agreements = 0
 
@@ -169,7 +173,11 @@ class ConceptCounter:
                 "it belongs to another model"
             )
         if pair.image_id not in self._of_image:
-            nearest = (regions @ self._vectors.T).max(dim=1)
+            cosines = regions @ self._vectors.T
+            nearest = cosines.max(dim=1)
+            if len(regions):
+                best = cosines.max(dim=0)
+                self._best.append((best.values, best.indices + len(self._regions)))
             self._of_image[pair.image_id] = nearest.indices.numpy()
             for concept, value, (a, b, c, d) in zip(
                 nearest.indices.tolist(), nearest.values.tolist(), pair.boxes[kept].tolist(), strict=True
@@ -218,6 +226,7 @@ class ConceptCounter:
                     word_share=100 * float(word_share[concept]),
                     regions=self._typical(concept, regions),
                     words=tuple(Counter(w for k, w in self._words if k == concept).most_common(words)),
+                    owns_regions=bool(region_share[concept] > 0),
                 )
                 for concept in used
             ),
@@ -226,6 +235,12 @@ class ConceptCounter:
     def _typical(self, concept: int, count: int) -> tuple[TypicalRegion, ...]:
         """The most similar regions of a concept, one an image: neighbouring cells show nearly the same."""
         mine = [region for nearest, region in self._regions if nearest == concept]
+        if not mine:
+            found = [(float(cosines[concept]), int(places[concept])) for cosines, places in self._best]
+            mine = [
+                replace(self._regions[place][1], similarity=cosine)
+                for cosine, place in sorted(found)[-count:]
+            ]
         best: dict[str, TypicalRegion] = {}
         for region in sorted(mine, key=lambda region: -region.similarity):
             best.setdefault(region.image_id, region)

@@ -116,12 +116,12 @@ def _concept(concept: Concept, crops: Sequence[Image.Image], largest: float) -> 
         f"<small>{region.similarity:.2f}</small></li>"
         for number, (crop, region) in enumerate(zip(crops, concept.regions, strict=True), start=1)
     )
-    shown = (
-        f'<ol class="crops">{pictures}</ol>'
-        if pictures
-        else '<p class="empty">no region is nearest to it</p>'
+    none = (
+        ""
+        if concept.owns_regions
+        else '<p class="empty">no region is nearest to it; the most similar ones:</p>'
     )
     return (
         f'<article class="concept"><div><h3>Concept {concept.index}</h3>{told}<div class="use">{use}</div></div>'
-        f"{shown}</article>"
+        f'<div>{none}<ol class="crops">{pictures}</ol></div></article>'
     )

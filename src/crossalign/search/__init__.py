@@ -6,7 +6,7 @@ from crossalign.search.engine import SearchEngine
 from crossalign.search.hit import Hit
 from crossalign.search.index import IndexSummary, update_index
 from crossalign.search.place import default_index
-from crossalign.search.rerank import Reranker, reranked
+from crossalign.search.rerank import PhotoReranker, reranked
 from crossalign.search.scan import Failure
 from crossalign.search.sheet import contact_sheet, save_contact_sheet
 
@@ -14,7 +14,7 @@ __all__ = [
     "Failure",
     "Hit",
     "IndexSummary",
-    "Reranker",
+    "PhotoReranker",
     "SearchEngine",
     "contact_sheet",
     "default_index",

@@ -14,6 +14,7 @@ from crossalign.data.photos import open_photo
 from crossalign.devices import usable_device
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
+from crossalign.reranking import RERANK_TOP
 from crossalign.search.edge import EdgeStore
 from crossalign.search.hit import Hit
 from crossalign.search.lock import IndexLock
@@ -123,12 +124,12 @@ class SearchEngine:
         exact: bool = False,
         folder: str = "",
         rerank: PhotoScorer | None = None,
-        rerank_top: int = 50,
+        rerank_top: int = RERANK_TOP,
     ) -> list[Hit]:
         """The ``k`` photos that fit a text best; see :meth:`search`.
 
         Args:
-            rerank: puts the best photos into its own order, such as a :class:`~crossalign.search.rerank.Reranker`;
+            rerank: puts the best photos into its own order, such as a :class:`~crossalign.search.rerank.PhotoReranker`;
                 see :func:`~crossalign.search.rerank.reranked`.
             rerank_top: how many of the best it looks at, ``k`` of them if that is more.
 
@@ -136,7 +137,7 @@ class SearchEngine:
             CrossAlignError: ``k`` or ``rerank_top`` is below 1, or the text is empty.
 
         Example:
-            >>> reranker = Reranker.open("runs/flickr8k-scan")
+            >>> reranker = PhotoReranker.open("runs/flickr8k-scan")
             >>> with SearchEngine.open("photos.index") as engine:
             ...     hits = engine.search_text("two dogs in the snow", k=5, rerank=reranker, rerank_top=100)
         """

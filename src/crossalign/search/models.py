@@ -54,7 +54,7 @@ class EmbeddingModel(Protocol):
 
 
 class PhotoScorer(Protocol):
-    """The part of :class:`~crossalign.search.rerank.Reranker` that search uses."""
+    """The part of :class:`~crossalign.search.rerank.PhotoReranker` that search uses."""
 
     def scores(self, text: str, photos: Sequence[Path], progress: bool = False) -> list[float | Failure]:
         """How well a text fits each photo, or why that photo cannot be read."""

@@ -23,13 +23,13 @@ from crossalign.search.reading import PIXELS_AT_ONCE, Reading, read_ahead
 from crossalign.search.scan import Failure, FileState
 from crossalign.search.unit_cache import UnitCache
 
-__all__ = ["Reranker", "reranked"]
+__all__ = ["PhotoReranker", "reranked"]
 
 _CACHE_BYTES = 2**28
 """Room for 1,800 photos of 36 regions, 1024 wide."""
 
 
-class Reranker:
+class PhotoReranker:
     """A model that scores words with the regions of photos, and the regions of the photos it saw lately.
 
     A photo is encoded when it is first asked for, and again when its file has changed. Keep the re-ranker for many
@@ -44,7 +44,7 @@ class Reranker:
         CrossAlignError: the model compares embeddings, or cannot encode raw photos.
 
     Example:
-        >>> reranker = Reranker.open("runs/flickr8k-scan")
+        >>> reranker = PhotoReranker.open("runs/flickr8k-scan")
         >>> scores = reranker.scores("two dogs in the snow", [Path("snow.jpg"), Path("beach.jpg")])
     """
 
@@ -68,7 +68,7 @@ class Reranker:
     @classmethod
     def open(
         cls, model: str | Path, device: str = "auto", *, batch_size: int = 16, cache_bytes: int = _CACHE_BYTES
-    ) -> Reranker:
+    ) -> PhotoReranker:
         """The re-ranker of a model folder, a training run or a Hub name.
 
         Args:
@@ -157,7 +157,7 @@ def reranked(hits: Sequence[Hit], text: str, scorer: PhotoScorer, progress: bool
     Args:
         hits: best first.
         text: words of the query.
-        scorer: such as a :class:`Reranker`.
+        scorer: such as a :class:`PhotoReranker`.
         progress: show a bar while photos are encoded.
 
     Raises:

@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 def draw_study(summary: Mapping[str, Any], path: str | Path) -> None:
     """Write the picture as PNG, whole or not at all: the mean of R@sum with its standard deviation over seeds, and
-    every seed as a faint dot.
+    every seed as a faint dot. Variants without a finished run take no room.
 
     Along an axis every recipe has its own line, variants without a place on it are dashed, and every further number
     of the study has a panel below.
@@ -44,25 +44,20 @@ def draw_study(summary: Mapping[str, Any], path: str | Path) -> None:
 
 
 def _rows(figure: Any, summary: Mapping[str, Any]) -> None:
-    variants: Mapping[str, Row] = summary["variants"]
-    figure.set_size_inches(7.0, 1.3 + 0.34 * len(variants))
+    measured = _measured(summary, None)
+    figure.set_size_inches(7.0, 1.3 + 0.34 * max(len(measured), 1))
     axes = figure.add_subplot()
-    for place, (name, row) in enumerate(variants.items()):
-        value = row.get("test", {}).get("rsum")
-        if value is None:
-            axes.annotate(
-                "no run yet", (0.01, place), xycoords=("axes fraction", "data"), color="#888888", va="center"
-            )
-            continue
+    for place, (name, value) in enumerate(measured.items()):
         colour = COLOURS[0] if name == summary["study"]["baseline"] else COLOURS[1]
         below = [place + 0.2] * len(value["values"])
         axes.plot(value["values"], below, ".", color=colour, alpha=0.45, markersize=5)
         axes.errorbar(value["mean"], place, xerr=value["sd"], fmt="o", color=colour, capsize=4, markersize=6)
-    base = variants[summary["study"]["baseline"]].get("test", {}).get("rsum")
-    if base is not None:
+    if not measured:
+        axes.annotate("no run yet", (0.5, 0.5), xycoords="axes fraction", color="#888888", ha="center")
+    if (base := measured.get(summary["study"]["baseline"])) is not None:
         axes.axvline(base["mean"], color=COLOURS[0], linewidth=1, linestyle="--", alpha=0.6)
-    axes.set_yticks(range(len(variants)), list(variants))
-    axes.set_ylim(len(variants) - 0.5, -0.5)
+    axes.set_yticks(range(len(measured)), list(measured))
+    axes.set_ylim(max(len(measured), 1) - 0.5, -0.5)
     axes.set_xlabel(f"R@sum, {summary['split']} split (mean ± standard deviation over seeds)")
     axes.margins(x=0.08)
     _plain(axes, "x")
@@ -77,7 +72,8 @@ def _lines(figure: Any, summary: Mapping[str, Any]) -> None:
     for panel, name in zip(panels, [None, *names], strict=True):
         _panel(panel, summary, name)
     plot = summary["study"]["plot"]
-    places = sorted({row["x"] for row in summary["variants"].values() if row["x"] is not None})
+    variants = summary["variants"]
+    places = sorted({x for name in _measured(summary, None) if (x := variants[name]["x"]) is not None})
     if plot["log"]:
         panels[-1].set_xscale("log")
         panels[-1].minorticks_off()
@@ -91,10 +87,8 @@ def _panel(axes: Any, summary: Mapping[str, Any], number: str | None) -> None:
     """R@sum, or a further number, of every variant against its place on the axis."""
     lines: dict[str, list[tuple[float, Row]]] = {}
     flat = 0
-    for name, row in summary["variants"].items():
-        value = _value(row, number)
-        if value is None:
-            continue
+    for name, value in _measured(summary, number).items():
+        row = summary["variants"][name]
         if row["x"] is not None:
             lines.setdefault(row["recipe"], []).append((row["x"], value))
             continue
@@ -124,15 +118,14 @@ def _panel(axes: Any, summary: Mapping[str, Any], number: str | None) -> None:
     _plain(axes, "y")
 
 
-def _measured(summary: Mapping[str, Any], number: str) -> bool:
-    return any(_value(row, number) is not None for row in summary["variants"].values())
-
-
-def _value(row: Row, number: str | None) -> Row | None:
-    value: Row | None = (row.get("test", {}) if number is None else row.get("numbers", {})).get(
-        number or "rsum"
-    )
-    return value
+def _measured(summary: Mapping[str, Any], number: str | None) -> dict[str, Row]:
+    """R@sum, or a further number, of every variant that has it."""
+    part, key = ("test", "rsum") if number is None else ("numbers", number)
+    return {
+        name: value
+        for name, row in summary["variants"].items()
+        if (value := row.get(part, {}).get(key)) is not None
+    }
 
 
 def _plain(axes: Any, grid: str) -> None:

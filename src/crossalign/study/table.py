@@ -34,8 +34,8 @@ Summary = Mapping[str, Any]
 
 
 def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The heading and the rows, one a variant, as plain text."""
-    variants: Mapping[str, Mapping[str, Any]] = summary["variants"]
+    """The heading and the rows, one a variant with a finished run, as plain text; :func:`notes` names the others."""
+    variants = {name: row for name, row in summary["variants"].items() if row["runs"]["done"]}
     words = any(row.get("word_to_region") for row in variants.values())
     numbers = [
         name
@@ -73,10 +73,12 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 def notes(summary: Summary) -> Iterator[str]:
     """What the table itself does not tell: what is missing and why, and what stands where it does not belong."""
+    waiting: dict[str, list[str]] = {}
     for name, row in summary["variants"].items():
         runs = row["runs"]
-        if runs["missing"] and runs["done"]:
-            yield f"{name}: not run yet with seed {', '.join(map(str, runs['missing']))}"
+        if runs["missing"]:
+            seeds = f" with seed {', '.join(map(str, runs['missing']))}" if runs["done"] else ""
+            waiting.setdefault(seeds, []).append(name)
         for seed, reason in runs["failed"].items():
             yield f"{name}, seed {seed}: failed: {reason}"
         for seed, settings in runs["differing"].items():
@@ -87,13 +89,8 @@ def notes(summary: Summary) -> Iterator[str]:
         against = row["against"]
         if against is not None and against["seeds"] and "reason" in against:
             yield f"{name}: not compared with {against['variant']}: {against['reason']}"
-    without = [
-        name
-        for name, row in summary["variants"].items()
-        if not row["runs"]["done"] and row["runs"]["missing"]
-    ]
-    if without:
-        yield f"not run yet: {', '.join(without)}"
+    for seeds, names in sorted(waiting.items(), reverse=True):
+        yield f"not run yet{seeds}: {', '.join(names)}"
     for variant in summary["unknown_records"]:
         yield f"{variant}: has records but is no variant of the study; remove them"
 
@@ -120,14 +117,13 @@ def markdown_table(summary: Summary, *, brief: bool = False) -> list[str]:
     """The table as lines of Markdown.
 
     Args:
-        brief: only what says how good a variant is, and only variants with a finished run.
+        brief: only the columns that say how good a variant is.
     """
     heading, rows = cells(summary)
     if brief:
         places = [place for place, name in enumerate(heading) if name in BRIEF]
-        ran = [bool(row["runs"]["done"]) for row in summary["variants"].values()]
         heading = [heading[place] for place in places]
-        rows = [[row[place] for place in places] for row, done in zip(rows, ran, strict=True) if done]
+        rows = [[row[place] for place in places] for row in rows]
     lines = [_line(heading), "|---" * len(heading) + "|"]
     return lines + [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
 

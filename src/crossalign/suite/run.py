@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.of_model import split_result
+from crossalign.evaluation.of_model import EncodedSplit, about_split
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.suite import parts
@@ -149,10 +149,8 @@ def _collection_parts(
         assert subject.sources is not None
         split, images, texts = subject.sources.split(subject.model, split_name)
         encoded = encode_part(subject.model, images, texts, progress=progress)
-        result = split_result(
-            subject.model, subject.sources, split_name, split, encoded.gallery(), folds=folds, command=command
-        )
-        result = replace(result, trained_on=subject.trained_on)
+        about = replace(about_split(subject.model, subject.sources, split), trained_on=subject.trained_on)
+        result = EncodedSplit(split, encoded.gallery(), about).result(folds=folds, command=command)
         measured = result
         attempt(titles[0], lambda: parts.retrieval_part(measured))
     attempt(titles[1], lambda: parts.caption_part(subject, split, encoded, progress))

@@ -100,7 +100,10 @@ class ImageTower(Enriched):
         if inputs.boxes is not None and inputs.mask is not None:
             boxes = [row[keep] for row, keep in zip(inputs.boxes, inputs.mask, strict=True)]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.config.train_backbone):
-            maps = [backbone(inputs.pixels, boxes, inputs.visible) for backbone in self.backbones]
+            cells = self.config.regions == "both"
+            maps = [
+                backbone(inputs.pixels, boxes, inputs.visible, cells=cells) for backbone in self.backbones
+            ]
         return torch.cat([features for features, _, _ in maps], dim=-1), maps[0][1]
 
     def region_boxes(self, inputs: ImageInputs) -> Tensor:
@@ -118,13 +121,14 @@ class ImageTower(Enriched):
         seen = inputs.visible
         if seen is None:
             seen = torch.tensor([0.0, 0.0, 1.0, 1.0], device=given.device).expand(len(given), -1)
-        if inputs.boxes is not None:
+        if inputs.boxes is not None and self.config.regions != "both":
             # The backbones put the whole of what they see before the boxes.
             return torch.cat([seen[:, None], inputs.boxes], dim=1)
         backbone = self.backbones[0]
         assert isinstance(backbone, ImageBackbone)
         origin, extent = seen[:, None, :2], seen[:, None, 2:] - seen[:, None, :2]
-        return origin.repeat(1, 1, 2) + backbone.grid_boxes().to(given.device) * extent.repeat(1, 1, 2)
+        cells = origin.repeat(1, 1, 2) + backbone.grid_boxes().to(given.device) * extent.repeat(1, 1, 2)
+        return cells if inputs.boxes is None else torch.cat([cells, inputs.boxes], dim=1)
 
     def forward(self, inputs: ImageInputs) -> Encoding:
         """Encode B images."""

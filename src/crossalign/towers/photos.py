@@ -61,7 +61,7 @@ class PhotoReader:
         visible = [settings.visible(*photo.size) for photo in photos]
         aspect = torch.tensor([photo.width / photo.height for photo in photos])
         inputs = ImageInputs(pixels=pixels, visible=torch.tensor(visible), aspect=aspect)
-        if self.config.regions == "boxes":
+        if self.config.regions != "grid":
             found = self._detect(photos) if boxes is None else list(boxes)
             usable = [
                 torch.from_numpy(usable_boxes(np.asarray(rows, np.float32).reshape(-1, 4), part))

@@ -20,12 +20,14 @@ __all__ = [
     "ImageTowerConfig",
     "ModelConfig",
     "PooledSettings",
+    "RegionKind",
     "TextTowerConfig",
     "UniModalHeadSettings",
     "VSRNSettings",
 ]
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+RegionKind = Literal["grid", "boxes", "both"]
 
 
 class PooledSettings(Settings):
@@ -157,12 +159,13 @@ class ImageTowerConfig(Settings):
     feature_dim: int | None = Field(
         default=None, gt=0, description="width of imported features; known from the store"
     )
-    regions: Literal["grid", "boxes"] = Field(
-        default="grid", description="what stored features describe; known from the store"
+    regions: RegionKind = Field(
+        default="grid",
+        description="what stored features describe, `both`: cells and then boxes; known from the store",
     )
     detector: DetectorConfig | None = Field(
         default=None,
-        description="finds the boxes of raw photos, where regions are boxes; known from the store",
+        description="finds the boxes of raw photos, where boxes are regions; known from the store",
     )
     encoder: PooledSettings | VSRNSettings | CAMERAImageSettings = Field(
         default=PooledSettings(), discriminator="kind", description="what makes an embedding of the regions"

@@ -67,12 +67,12 @@ def _stored_images(config: ImageTowerConfig, sources: Sources) -> dict[str, Any]
             "data.image_features: the stores hold different regions of an image; extract them with the same "
             "grid or boxes"
         )
-    if config.regions == "boxes" and not sources.has_boxes:
+    if config.regions not in ("grid", sources.regions):
         raise CrossAlignError(
-            "model.image.regions: boxes, but data.image_features holds other regions; leave it out"
+            f"model.image.regions: {config.regions}, but data.image_features holds other regions; leave it out"
         )
     if config.detector is not None:
-        if not sources.has_boxes:
+        if sources.regions == "grid":
             raise CrossAlignError(
                 "model.image.detector finds boxes, but data.image_features holds none; leave it out"
             )
@@ -82,8 +82,8 @@ def _stored_images(config: ImageTowerConfig, sources: Sources) -> dict[str, Any]
     if not all(backbones):
         return {"feature_dim": width}
     found: dict[str, Any] = {"backbones": backbones}
-    if sources.has_boxes:
-        found["regions"] = "boxes"
+    if sources.regions != "grid":
+        found["regions"] = sources.regions
         detector = dict(stores[0].manifest["detector"])
         if detector.pop("kind") == "onnx" and config.detector is None:
             found["detector"] = detector
@@ -105,10 +105,10 @@ def check_pixels(config: ImageTowerConfig) -> None:
             "model.image.feature_dim is the width of imported features, model.image.backbones read pixels; "
             "leave one of both out"
         )
-    if config.regions == "boxes" or config.detector is not None:
+    if config.regions != "grid" or config.detector is not None:
         raise CrossAlignError(
-            "model.image.regions: boxes and model.image.detector need stored features: run 'crossalign extract' with "
-            "--boxes or --detector and name the store in data.image_features"
+            f"model.image.{'regions' if config.regions != 'grid' else 'detector'}: boxes need stored features: run "
+            "'crossalign extract' with --boxes or --detector and name the store in data.image_features"
         )
 
 
