@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossalign.cli.run_options import listed
+
+if TYPE_CHECKING:
+    from crossalign.study.settings import SuiteSettings
 
 
 def command(
@@ -39,6 +42,12 @@ def command(
             "--take-from",
             help="Folder of another study: its records of runs with the same recipe are taken over. Repeatable.",
         ),
+    ] = None,
+    sts: Annotated[
+        Path | None, typer.Option(help="Folder of sentence pairs: also measure sentence similarity.")
+    ] = None,
+    judgements: Annotated[
+        Path | None, typer.Option(help="Folder of Flickr8k's human judgements: also measure the correlation.")
     ] = None,
     report: Annotated[
         bool, typer.Option("--report", help="Train nothing: write table and plot from the records.")
@@ -107,6 +116,7 @@ def command(
             settings.name,
             folder,
             runs or Path("runs") / "studies" / settings.name,
+            suite=_suite(settings.suite, sts, judgements),
             device=device_name(device),
             retry=retry,
             tell=tell,
@@ -125,6 +135,18 @@ def command(
         count = f"{len(problems)} of {len(planned)} runs have no result"
         remedy = "; mend it and add --retry" if tally.failed else ""
         raise CrossAlignError(f"{count}, the first is {key}: {reason}{remedy}")
+
+
+def _suite(suite: SuiteSettings | None, sts: Path | None, judgements: Path | None) -> SuiteSettings | None:
+    """The study's own with the folders of the command line."""
+    from crossalign.study.settings import SuiteSettings
+
+    named = {
+        name: str(place) for name, place in (("sts", sts), ("judgements", judgements)) if place is not None
+    }
+    if suite is None and not named:
+        return None
+    return (suite or SuiteSettings()).model_copy(update=named)
 
 
 def _seeds(text: str) -> tuple[int, ...]:

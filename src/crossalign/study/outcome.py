@@ -16,6 +16,8 @@ from crossalign.evaluation.of_run import RunEvaluation, evaluate_run
 from crossalign.evaluation.results import write_ranks
 from crossalign.provenance import code_state, machine, now, shown_command
 from crossalign.study.records import Origin, RunOutcome
+from crossalign.study.settings import SuiteSettings
+from crossalign.suite import evaluate_suite
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import TrainingResult
 from crossalign.truncation import width_of_share
@@ -41,12 +43,20 @@ def origin() -> Origin:
 
 
 def measure_run(
-    folder: Path, training: TrainingResult, ranks: Path, *, device: str | torch.device = "cpu"
+    folder: Path,
+    training: TrainingResult,
+    ranks: Path,
+    *,
+    suite: SuiteSettings | None = None,
+    device: str | torch.device = "cpu",
 ) -> RunOutcome:
     """Evaluate a trained run on the test split and gather what its log says.
 
     The result goes to ``results/test`` of the run's folder, as ``crossalign evaluate`` saves it, and its ranks also to
     the file ``ranks``.
+
+    Args:
+        suite: what else to measure; goes to ``results/suite-test``.
 
     Raises:
         CrossAlignError: the model and the collection do not fit.
@@ -79,9 +89,22 @@ def measure_run(
         embedding_width=measured.model.dim,
         embedding_views=getattr(measured.model.config.image.encoder, "views", 1),
         rsum_at_width=_rsum_at_width(measured),
+        suite=None if suite is None else _suite(folder, suite, device),
         last=_last(trained),
         by_epoch=_by_epoch(trained, training.epochs),
     )
+
+
+def _suite(folder: Path, suite: SuiteSettings, device: str | torch.device) -> dict[str, float]:
+    result = evaluate_suite(
+        folder,
+        split=SPLIT,
+        device=device,
+        command=shown_command("crossalign", sys.argv[1:]),
+        **suite.model_dump(),
+    )
+    result.save(folder / "results" / f"suite-{SPLIT}")
+    return {name: _short(value) for name, value in result.metrics.items()}
 
 
 def _rsum_at_width(measured: RunEvaluation) -> dict[str, float] | None:

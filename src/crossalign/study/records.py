@@ -89,14 +89,13 @@ class RunOutcome(_Part):
     last: dict[str, float]
     by_epoch: dict[str, list[float | None]]
     rsum_at_width: dict[str, float] | None = None
+    suite: dict[str, float] | None = None
 
     def number(self, name: str) -> float | None:
-        """A number that a study may ask for: one of ``last``, ``embedding_width``, or ``rsum_at_1/2`` and the like."""
-        if name == "embedding_width":
-            return self.embedding_width
-        if name.startswith("rsum_at_"):
-            return (self.rsum_at_width or {}).get(name.removeprefix("rsum_at_"))
-        return self.last.get(name)
+        """A number that a study may ask for: of ``last`` or ``suite``, a width, or R@sum at a share of it."""
+        widths = {f"rsum_at_{share}": value for share, value in (self.rsum_at_width or {}).items()}
+        known = {**self.last, **(self.suite or {}), **widths, "embedding_width": float(self.embedding_width)}
+        return known.get(name)
 
 
 class RunRecord(_Part):

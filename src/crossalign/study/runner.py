@@ -27,6 +27,7 @@ from crossalign.study.records import (
     record_path,
     write_record,
 )
+from crossalign.study.settings import SuiteSettings
 from crossalign.training.run_folder import RECIPE
 from crossalign.training.trainer import train
 
@@ -60,6 +61,7 @@ class StudyRunner:
         study: the study's name.
         out: folder of the records.
         runs: folder of the run folders, heavy and needed only until a run has its record.
+        suite: what is measured of a model besides retrieval.
         device: where a model is evaluated.
         retry: run again what had failed before this runner began.
         tell: takes a line about every run.
@@ -70,6 +72,7 @@ class StudyRunner:
     study: str
     out: Path
     runs: Path
+    suite: SuiteSettings | None = None
     device: str = "cpu"
     retry: bool = False
     tell: Callable[[str], None] = lambda _: None
@@ -161,7 +164,9 @@ class StudyRunner:
             # Asked now: to learn after the training that there is nothing to measure on would be late.
             Collection.load(run.recipe.data.collection).split(SPLIT)
             training = train(run.recipe, folder, resume="auto", progress=self.progress)
-            outcome = measure_run(folder, training, ranks_path(self.out, run), device=self.device)
+            outcome = measure_run(
+                folder, training, ranks_path(self.out, run), suite=self.suite, device=self.device
+            )
         except CrossAlignError as error:
             outcome = str(error)
         except Exception as error:

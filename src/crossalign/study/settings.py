@@ -56,6 +56,17 @@ class PlotSettings(Settings):
     log: bool = Field(default=False, description="logarithmic axis")
 
 
+class SuiteSettings(Settings):
+    """What `crossalign evaluate-all` measures of every run besides: what the collection allows, and folders of data."""
+
+    sts: str | None = Field(
+        default=None, description="folder of sentence pairs (STS12-16, STS Benchmark, SICK-R)"
+    )
+    judgements: str | None = Field(default=None, description="folder of Flickr8k's human judgements")
+    cxc: str | None = Field(default=None, description="folder of the CSVs of Crisscrossed Captions")
+    classes: tuple[str, ...] = Field(default=(), description="folders or CSVs of photos with classes")
+
+
 class StudySettings(Settings):
     """A table of training runs: variants times seeds."""
 
@@ -73,8 +84,12 @@ class StudySettings(Settings):
     plot: PlotSettings | None = Field(default=None, description="draw the variants along their `x`")
     numbers: tuple[str, ...] = Field(
         default=(),
-        description="further numbers that the table and the plot show: of the training log, `embedding_width`, and "
-        "`rsum_at_1/2`, `rsum_at_1/4`, `rsum_at_1/8` of the width",
+        description="further numbers that the table and the plot show: of the training log, `embedding_width`, "
+        "`rsum_at_1/2`, `rsum_at_1/4`, `rsum_at_1/8` of the width, and those of `suite` such as `captions.r1`",
+    )
+    suite: SuiteSettings | None = Field(
+        default=None,
+        description="also measure what `crossalign evaluate-all` does, `{}` without further data; null: nothing of it",
     )
 
     @model_validator(mode="after")
