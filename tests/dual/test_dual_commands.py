@@ -16,13 +16,13 @@ from PIL import Image
 from crossalign.cli.main import main
 from crossalign.encoders.dual import DualEncoderSettings
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.of_model import Reranker as Second
+from crossalign.evaluation.of_model import SecondStage as Second
 from crossalign.evaluation.of_model import evaluate_model
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.recipe import Recipe
 from crossalign.scorers.settings import CrossEncoderSettings
-from crossalign.search import Reranker, SearchEngine, update_index
+from crossalign.search import PhotoReranker, SearchEngine, update_index
 from crossalign.sources import Sources
 from crossalign.towers import ModelConfig
 from crossalign.training.trainer import train
@@ -105,7 +105,7 @@ def test_blip_reranks_a_search(call: Call, tmp_path: Path, tiny_photos: Callable
     # A saved copy needs nothing of the original.
     model.save_pretrained(tmp_path / "copy")
     (tmp_path / "blip").rename(tmp_path / "gone")
-    again = Reranker.open(tmp_path / "copy", "cpu").scores(text, [photos.folder / hits[0]["file"]])
+    again = PhotoReranker.open(tmp_path / "copy", "cpu").scores(text, [photos.folder / hits[0]["file"]])
     assert again[0] == pytest.approx(hits[0]["score"], abs=1e-5)
     code, _, err = call("index", "copy", photos.folder, "--out", "other.index")
     assert code == 1

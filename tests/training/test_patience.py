@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from crossalign.model import RetrievalModel
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
@@ -48,18 +49,18 @@ def test_validations_are_counted_not_epochs(toy: Path, tmp_path: Path, scores: l
 
 def test_the_model_kept_is_the_best_ones(toy: Path, tmp_path: Path, scores: list[float]) -> None:
     saved: list[dict[str, Any]] = []
-    real = trainer.RetrievalModel.save_pretrained
+    real = RetrievalModel.save_pretrained
 
     def keeping(model: Any, folder: Any) -> None:
         saved.append({name: value.clone() for name, value in model.state_dict().items()})
         real(model, folder)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.RetrievalModel, "save_pretrained", keeping)
+        patch.setattr(RetrievalModel, "save_pretrained", keeping)
         scores += [100.0, 150.0, 90.0, 80.0]
         train(recipe(toy, "training.patience=2"), tmp_path / "run", progress=False)
     assert len(saved) == 2
-    kept = trainer.RetrievalModel.from_pretrained(tmp_path / "run").state_dict()
+    kept = RetrievalModel.from_pretrained(tmp_path / "run").state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in saved[-1].items())
     last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["weights"]
     assert any(not torch.equal(value, last[f"model.{name}"]) for name, value in kept.items())

@@ -241,7 +241,7 @@ def half_precision(scale: float) -> Fabric:
 def test_steps_that_overflow_float16_are_left_out_and_resumed_exactly(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "build_fabric", lambda settings: half_precision(2.0**13))
+    monkeypatch.setattr(trainer, "build_fabric", lambda settings, processes: half_precision(2.0**13))
     recipe = load_recipe(toy, ["training.checkpoint_every=1"])
     train(recipe, tmp_path / "whole", progress=False)
     steps = [
@@ -269,7 +269,7 @@ def test_steps_that_overflow_float16_are_left_out_and_resumed_exactly(
 def test_a_gradient_that_overflows_at_every_scale_stops(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "build_fabric", lambda settings: half_precision(2.0**100))
+    monkeypatch.setattr(trainer, "build_fabric", lambda settings, processes: half_precision(2.0**100))
     recipe = load_recipe(toy, ["training.epochs=20"])
     with pytest.raises(CrossAlignError, match=r"step 31: the gradient is not finite"):
         train(recipe, tmp_path / "run", progress=False)

@@ -185,8 +185,7 @@ def test_photos_of_which_a_part_is_seen_are_refused(scenes: Path) -> None:
     model = assemble_model(recipe, sources)
     backbone = model.config.image.backbones[0]
     cut = backbone.model_copy(update={"input": backbone.input.model_copy(update={"resize": "crop"})})
-    image = model.config.image.model_copy(update={"backbones": (cut,)})
-    model.config = model.config.model_copy(update={"image": image})
+    model.image_tower.config = model.image_tower.config.model_copy(update={"backbones": (cut,)})
     split, *_ = sources.split(model, "train")
     with pytest.raises(CrossAlignError, match=r"set .*resize: squash"):
         token_notes(recipe.objective, model, sources, split)
