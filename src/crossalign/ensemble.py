@@ -32,6 +32,7 @@ __all__ = [
     "ensemble_fingerprint",
     "is_ensemble",
     "joined",
+    "open_ensemble",
     "read_ensemble",
     "write_ensemble",
 ]
@@ -40,8 +41,8 @@ FORMAT, FORMAT_VERSION = "crossalign-ensemble", 1
 _RECIPE = "recipe.yaml"
 
 Scale = Literal["raw", "standardised"]
-"""``raw``: the mean of the scores as they are. ``standardised``: of each model's scores less their mean over all pairs of
-the gallery, divided by their standard deviation."""
+"""``raw``: the mean of the scores as they are. ``standardised``: of each model's scores less their mean over all pairs
+of the gallery, divided by their standard deviation."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,32 @@ class EnsembleModel:
         self, texts: Sequence[str], batch_size: int = 256, progress: bool = False, space: Space = "cross"
     ) -> Tensor:
         """``(n, D)``."""
-        return joined(
-            [model.encode_texts(texts, batch_size, progress, space=space) for model in self.models]
-        )
+        return joined([model.encode_texts(texts, batch_size, progress, space=space) for model in self.models])
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """The words of a text that no member knows, in order."""
         first, *others = (model.unknown_words(text) for model in self.models)
         return tuple(word for word in first if all(word in other for other in others))
+
+
+def open_ensemble(folder: str | Path, device: str | torch.device = "cpu") -> EnsembleModel:
+    """Load the models of an ensemble's folder, to embed with them.
+
+    Raises:
+        CrossAlignError: one is missing or damaged, or scores pairs; or the ensemble averages standardised scores.
+    """
+    stored = read_ensemble(folder)
+    models = [RetrievalModel.from_pretrained(member, device) for member in stored.members]
+    try:
+        ensemble = EnsembleModel(models)
+    except CrossAlignError as error:
+        raise CrossAlignError(f"{folder}: {error}") from None
+    if stored.scale != "raw":
+        raise CrossAlignError(
+            f"{folder}: averages {stored.scale} scores, which depend on the whole gallery; to index it, make the "
+            "ensemble again with --scale raw"
+        )
+    return ensemble
 
 
 def joined(embeddings: Sequence[Tensor]) -> Tensor:
@@ -144,8 +163,8 @@ def chosen_scale(configs: Sequence[ModelConfig], scale: Scale | None = None) -> 
     """The scale that is asked for, or the one that suits models of these settings.
 
     Similarities of embeddings agree in scale: base embeddings are of unit norm, and context vectors add to the inner
-    product what they are worth. Scores of one kind of scorer agree, too. Everything else is standardised: beside
-    SCAN's LogSumExp, which goes up to about ln(words) plus, a cosine would hardly count.
+    product what they are worth. Scores of one kind of scorer agree, too. Others are standardised: a sum of SCAN's over
+    a caption's words would leave a cosine beside it without a say.
     """
     if scale is not None:
         return scale

@@ -195,8 +195,8 @@ class TrainingSettings(Settings):
     keep_epochs: int | None = Field(
         default=None,
         gt=0,
-        description="keep the models of the last validations, so many of them, for `crossalign average`; null: the best "
-        "one alone",
+        description="keep the models of so many of the last validations, for `crossalign average`; null: the best one "
+        "alone",
     )
     tensorboard: bool = Field(
         default=True, description="also write event files for TensorBoard (extra `tensorboard`)"

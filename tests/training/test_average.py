@@ -16,7 +16,13 @@ from crossalign.evaluation.of_run import evaluate_run
 from crossalign.model import RetrievalModel
 from crossalign.recipe import load_recipe
 from crossalign.scorers.normalisation import MaskedBatchNorm, TextBatchNorm
-from crossalign.training.average import average_models, average_run, chosen_epochs, measure_statistics, statistics
+from crossalign.training.average import (
+    average_models,
+    average_run,
+    chosen_epochs,
+    measure_statistics,
+    statistics,
+)
 from crossalign.training.metrics import read_metrics
 from crossalign.training.state import kept_epochs, kept_place
 from crossalign.training.trainer import train
@@ -135,7 +141,7 @@ def test_models_that_differ_are_refused(toy: Path, tmp_path: Path) -> None:
         ("words", "model.text.encoder.min_count=99"),
     ):
         other = trained(toy, tmp_path / name, "training.epochs=1", change)
-        with pytest.raises(CrossAlignError, match="differ in model|different vocabularies") as caught:
+        with pytest.raises(CrossAlignError, match=r"differ in model|different vocabularies") as caught:
             average_run([run, other], tmp_path / "mean")
         assert "crossalign ensemble" in str(caught.value)
         assert "\n" not in str(caught.value)

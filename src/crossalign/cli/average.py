@@ -11,7 +11,9 @@ import typer
 def command(
     models: Annotated[
         list[str],
-        typer.Argument(help="A training run with --last or --best, or several runs or models of one architecture."),
+        typer.Argument(
+            help="A training run with --last or --best, or several runs or models of one architecture."
+        ),
     ],
     last: Annotated[
         int | None, typer.Option(help="The last N epochs of the run, of those that it has kept.")

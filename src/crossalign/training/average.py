@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,14 @@ from crossalign.training.metrics import read_metrics
 from crossalign.training.run_folder import RECIPE
 from crossalign.training.state import kept_epochs, kept_place
 
-__all__ = ["AverageResult", "average_models", "average_run", "chosen_epochs", "measure_statistics", "statistics"]
+__all__ = [
+    "AverageResult",
+    "average_models",
+    "average_run",
+    "chosen_epochs",
+    "measure_statistics",
+    "statistics",
+]
 
 # Batches over which batch norms' statistics are measured, at most: as many as a short epoch has.
 _BATCHES = 200
@@ -81,10 +88,12 @@ def average_models(names: Sequence[str | Path], device: str | torch.device = "cp
     return first
 
 
-def _check_alike(first: RetrievalModel, name: str | Path, other: RetrievalModel, other_name: str | Path) -> None:
+def _check_alike(
+    first: RetrievalModel, name: str | Path, other: RetrievalModel, other_name: str | Path
+) -> None:
     one, two = portable_settings(first.config), portable_settings(other.config)
     told = f"{other_name} and {name}"
-    mend = "a mean is of one architecture's weights alone; for an average of different models, see 'crossalign ensemble'"
+    mend = "only weights of one architecture have a mean; for that of different models' scores: crossalign ensemble"
     differing = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
     if differing:
         raise CrossAlignError(f"{told}: differ in model.{differing[0]}; {mend}")
@@ -118,7 +127,8 @@ def measure_statistics(model: RetrievalModel, batches: Iterable[Batch]) -> int:
     Returns:
         How many batches there were.
     """
-    norms = statistics(model)
+    # Those of the scorers share no class with PyTorch's.
+    norms: list[Any] = list(statistics(model))
     momenta = [norm.momentum for norm in norms]
     model.eval()
     for norm in norms:
