@@ -121,7 +121,8 @@ def command(
             None if scale is None else scale.value,
         )
     if collection is not None:
-        typer.echo(told_inputs(measured.sources), err=True)
+        for told in dict.fromkeys(map(told_inputs, (measured.sources, *measured.more_sources))):
+            typer.echo(told, err=True)
     if out is not None:
         measured.save(out)
     if as_json:

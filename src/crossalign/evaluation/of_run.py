@@ -34,6 +34,7 @@ class RunEvaluation:
     Attributes:
         model: the model, loaded; of an ensemble the first one.
         sources: what it was given.
+        more_sources: what the other members of an ensemble were given.
         gallery: what it made of the split.
         result: retrieval in both directions.
         grounding: word-to-region accuracy, where the collection knows what its words mean; None for an ensemble.
@@ -44,6 +45,7 @@ class RunEvaluation:
     gallery: Gallery
     result: RetrievalResult
     grounding: GroundingResult | None
+    more_sources: tuple[Sources, ...] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write the result's folder, replacing an old result.
@@ -114,7 +116,8 @@ def evaluate_run(
         known = trained.pop() if len(trained) == 1 else None
         result = replace(encoded.result(folds=folds, command=command), trained_on=known)
         first = members[0][1]
-        return RunEvaluation(first.model, first.sources, encoded.gallery, result, None)
+        more = tuple(member.sources for _, member in members[1:])
+        return RunEvaluation(first.model, first.sources, encoded.gallery, result, None, more)
     if scale is not None:
         raise CrossAlignError("--scale: says how several models' scores are averaged; name another (--with)")
     model = RetrievalModel.from_pretrained(name, device)

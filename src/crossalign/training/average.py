@@ -63,19 +63,19 @@ class AverageResult:
 def average_models(names: Sequence[str | Path], device: str | torch.device = "cpu") -> RetrievalModel:
     """The model whose weights are the mean of several models' (model soup; Wortsman et al., ICML 2022).
 
-    One model is held at a time beside the sum. What is the same in all, such as frozen weights, stays as it is. Batch
-    norms' statistics are averaged too, which is not what the mean of the weights would see: :func:`measure_statistics`
-    measures them.
+    One model is held at a time beside the sum. What is the same in all, such as frozen weights, stays as it is. What
+    low-rank adaptation has learnt becomes part of the weights. Batch norms' statistics are averaged too, which is not
+    what the mean of the weights would see: :func:`measure_statistics` measures them.
 
     Raises:
         CrossAlignError: fewer than two models, or models of different settings, vocabularies or weights.
     """
     if len(names) < 2:
         raise CrossAlignError("a mean needs two models or more; name another")
-    first = RetrievalModel.from_pretrained(names[0], device)
+    first = _whole(names[0], device)
     sums = {name: value.double() for name, value in first.state_dict().items() if value.is_floating_point()}
     for name in names[1:]:
-        other = RetrievalModel.from_pretrained(name, device)
+        other = _whole(name, device)
         _check_alike(first, names[0], other, name)
         values = other.state_dict()
         for key in sums:
@@ -86,6 +86,16 @@ def average_models(names: Sequence[str | Path], device: str | torch.device = "cp
             if key in means:
                 value.copy_(means[key])
     return first
+
+
+def _whole(name: str | Path, device: str | torch.device) -> RetrievalModel:
+    """A model with low-rank adaptation merged: the mean of products is not the product of means."""
+    model = RetrievalModel.from_pretrained(name, device)
+    if model.dual is not None and model.dual.settings.lora is not None:
+        model.merge_lora()
+        for half in (model.dual.image, model.dual.text):
+            half.requires_grad_(False)
+    return model
 
 
 def _check_alike(
