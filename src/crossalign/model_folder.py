@@ -24,11 +24,13 @@ from crossalign.scorers.settings import CrossEncoderSettings
 from crossalign.settings import parse_settings
 from crossalign.towers.settings import GRUSettings, ModelConfig
 
-__all__ = ["StoredModel", "check_replaceable", "portable_settings", "read_model", "write_model"]
+__all__ = ["ENSEMBLE", "StoredModel", "check_replaceable", "portable_settings", "read_model", "write_model"]
 
 FORMAT_VERSION = 1
 SETTINGS, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
 DETECTOR, TEXT_BACKBONE, DUAL_ENCODER = "detector.onnx", "text_backbone", "dual_encoder"
+# The folder of several models, which crossalign.ensemble writes.
+ENSEMBLE = "ensemble.json"
 OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE, DUAL_ENCODER}
 # Settings younger than the format, whose null means 'without': models without them keep the fingerprint that they had
 # before, and so their indexes.
@@ -219,6 +221,10 @@ def _locate(name: str | Path) -> Path:
         restore_folder(candidate)
         if (candidate / SETTINGS).is_file() or (candidate / CONFIGURATION).is_file():
             return candidate
+    if (folder / ENSEMBLE).is_file():
+        raise CrossAlignError(
+            f"{folder}: an ensemble of several models, here one is needed; give one of those in {folder / 'members'}"
+        )
     if folder.exists():
         raise CrossAlignError(
             f"{folder}: no model in it ({SETTINGS} is missing); give a model or a training run"

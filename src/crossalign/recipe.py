@@ -18,6 +18,7 @@ from crossalign.settings import Settings, parse_settings
 
 __all__ = [
     "DataSettings",
+    "EMASettings",
     "OptimizerSettings",
     "Recipe",
     "TeacherSettings",
@@ -140,6 +141,21 @@ class OptimizerSettings(Settings):
         return self
 
 
+class EMASettings(Settings):
+    """An exponential moving average of the model's weights."""
+
+    decay: float = Field(
+        default=0.999,
+        gt=0,
+        lt=1,
+        description="share of the average that a step leaves as it is: it looks back over about 1 / (1 - decay) steps, "
+        "which should be fewer than those of the last few epochs",
+    )
+    start_epoch: int = Field(
+        default=0, ge=0, description="epochs before the average begins, with the weights of that time"
+    )
+
+
 class TrainingSettings(Settings):
     """The loop."""
 
@@ -170,6 +186,17 @@ class TrainingSettings(Settings):
     validate_every: int = Field(default=1, ge=1, description="epochs between two validations")
     patience: int | None = Field(
         default=None, gt=0, description="stop after so many validations without a new best"
+    )
+    ema: EMASettings | None = Field(
+        default=None,
+        description="validate and keep an exponential moving average of the weights instead of the last ones; null: "
+        "the last ones",
+    )
+    keep_epochs: int | None = Field(
+        default=None,
+        gt=0,
+        description="keep the models of so many of the last validations, for `crossalign average`; null: the best one "
+        "alone",
     )
     tensorboard: bool = Field(
         default=True, description="also write event files for TensorBoard (extra `tensorboard`)"
@@ -239,6 +266,16 @@ class Recipe(Settings):
             raise ValueError(
                 f"objective.lca.warm_start comes after the {lca.frozen_codebook_epochs} epochs of "
                 f"objective.lca.frozen_codebook_epochs, and training.epochs is {self.training.epochs}; lower the former"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_average_begins_before_the_end(self) -> Recipe:
+        ema = self.training.ema
+        if ema is not None and ema.start_epoch >= self.training.epochs:
+            raise ValueError(
+                f"training.ema.start_epoch is {ema.start_epoch}, and training.epochs is {self.training.epochs}: the "
+                "average would never begin; lower the former"
             )
         return self
 

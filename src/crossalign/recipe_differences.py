@@ -14,7 +14,13 @@ __all__ = ["differing_settings"]
 
 # Settings that change what is written or how fast it goes, never the weights.
 HARMLESS = frozenset(
-    {"training.log_every", "training.checkpoint_every", "training.tensorboard", "data.workers"}
+    {
+        "training.log_every",
+        "training.checkpoint_every",
+        "training.keep_epochs",
+        "training.tensorboard",
+        "data.workers",
+    }
 )
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures, asked_top
+from crossalign.cli.run_options import ImageFeatures, Raw, Scaling, TextFeatures, asked_top
 from crossalign.reranking import RERANK_TOP
 
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="A training run, a model folder, or a model of the Hugging Face Hub.")
+        str,
+        typer.Argument(
+            help="A training run, a model folder, an ensemble, or a model of the Hugging Face Hub."
+        ),
     ],
     collection: Annotated[
         Path | None,
@@ -42,13 +45,22 @@ def command(
         int | None,
         typer.Option(min=1, help=f"How many of each query's best --rerank looks at; default: {RERANK_TOP}."),
     ] = None,
+    ensemble_with: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Another run or model: the mean of both models' scores is measured. Repeatable.",
+        ),
+    ] = None,
+    scale: Scaling = None,
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
             help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
-            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-width-N, SPLIT-50-by-MODEL.",
+            "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-width-N, SPLIT-50-by-MODEL, "
+            "SPLIT-mean-with-MODEL.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -67,6 +79,7 @@ def command(
     from rich.console import Console
 
     from crossalign.cli.run_options import device_name
+    from crossalign.ensemble import is_ensemble, read_ensemble
     from crossalign.evaluation.of_run import evaluate_run
     from crossalign.evaluation.result_folder import check_result_place
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, told_inputs
@@ -86,15 +99,30 @@ def command(
         width=width,
         rerank=rerank,
         rerank_top=top,
+        ensemble_with=ensemble_with or (),
+        scale=None if scale is None else scale.value,
         device=device_name(device),
         command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
     )
-    recipe = run_recipe(model)
+    # An ensemble's folder is like a run's, and its first model tells what is ordinary.
+    recipe = run_recipe(read_ensemble(model).members[0] if is_ensemble(model) else model)
     if out is None and recipe is not None:
-        out = place_of_result(Path(model), recipe, measured.sources, split, folds, width, rerank, top)
+        out = place_of_result(
+            Path(model),
+            recipe,
+            measured.sources,
+            split,
+            folds,
+            width,
+            rerank,
+            top,
+            ensemble_with or (),
+            None if scale is None else scale.value,
+        )
     if collection is not None:
-        typer.echo(told_inputs(measured.sources), err=True)
+        for told in dict.fromkeys(map(told_inputs, (measured.sources, *measured.more_sources))):
+            typer.echo(told, err=True)
     if out is not None:
         measured.save(out)
     if as_json:

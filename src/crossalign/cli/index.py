@@ -12,7 +12,7 @@ _NAMED = 5
 
 def command(
     model: Annotated[
-        str, typer.Argument(help="Model folder, training run, or a model of the Hugging Face Hub.")
+        str, typer.Argument(help="Model folder, training run, ensemble, or a model of the Hugging Face Hub.")
     ],
     folder: Annotated[Path, typer.Argument(help="Photos, in any depth.")],
     out: Annotated[

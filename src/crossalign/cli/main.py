@@ -30,6 +30,8 @@ COMMANDS = (
     "evaluate",
     "evaluate-all",
     "compare",
+    "average",
+    "ensemble",
     "explain",
     "study",
     "index",

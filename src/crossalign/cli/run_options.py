@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from crossalign.errors import CrossAlignError
 from crossalign.reranking import RERANK_TOP
 
-__all__ = ["ImageFeatures", "Raw", "TextFeatures", "asked_top", "device_name", "listed"]
+__all__ = ["ImageFeatures", "Raw", "Scale", "Scaling", "TextFeatures", "asked_top", "device_name", "listed"]
 
 ImageFeatures = Annotated[
     list[str] | None,
@@ -18,6 +19,23 @@ ImageFeatures = Annotated[
 ]
 TextFeatures = Annotated[
     str | None, typer.Option(help="FeatureStore instead of captions; default: the run's own.")
+]
+
+
+class Scale(StrEnum):
+    """What an ensemble averages."""
+
+    raw = "raw"
+    standardised = "standardised"
+
+
+Scaling = Annotated[
+    Scale | None,
+    typer.Option(
+        help="What is averaged: raw scores, or standardised ones (each model's, less their mean and divided by their "
+        "standard deviation over the gallery). Default: raw for embeddings and for scorers of one kind, else "
+        "standardised."
+    ),
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Encode the photos and captions themselves, no stores.")]
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from crossalign.ensemble import Scale, chosen_scale, is_ensemble, read_ensemble
+from crossalign.errors import CrossAlignError
+from crossalign.evaluation.ensembles import Member, ensemble_gallery
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import SecondStage, check_first, check_second, split_gallery
@@ -29,11 +32,12 @@ class RunEvaluation:
     """What was measured, and with which model.
 
     Attributes:
-        model: the model, loaded.
+        model: the model, loaded; of an ensemble the first one.
         sources: what it was given.
+        more_sources: what the other members of an ensemble were given.
         gallery: what it made of the split.
         result: retrieval in both directions.
-        grounding: word-to-region accuracy, where the collection knows what its words mean.
+        grounding: word-to-region accuracy, where the collection knows what its words mean; None for an ensemble.
     """
 
     model: RetrievalModel
@@ -41,6 +45,7 @@ class RunEvaluation:
     gallery: Gallery
     result: RetrievalResult
     grounding: GroundingResult | None
+    more_sources: tuple[Sources, ...] = ()
 
     def save(self, folder: str | Path) -> None:
         """Write the result's folder, replacing an old result.
@@ -73,6 +78,8 @@ def evaluate_run(
     width: int | None = None,
     rerank: str | Path | None = None,
     rerank_top: int = RERANK_TOP,
+    ensemble_with: Sequence[str | Path] = (),
+    scale: Scale | None = None,
     device: str | torch.device = "cpu",
     command: str = "",
     progress: bool = False,
@@ -80,7 +87,7 @@ def evaluate_run(
     """Measure retrieval and, on synthetic scenes, word-to-region accuracy.
 
     Args:
-        name: a training run, a model folder, or a model of the Hugging Face Hub.
+        name: a training run, a model folder, the folder of an ensemble, or a model of the Hugging Face Hub.
         collection: folder of the collection; the run's own by default.
         image_features, text_features: stores instead of photos and captions; the run's own by default, see
             :func:`~crossalign.evaluation.run_sources.run_sources`.
@@ -88,11 +95,31 @@ def evaluate_run(
         width: cut the embeddings to that many numbers, see :func:`~crossalign.truncation.truncate`.
         rerank: a run or a model that scores pairs and puts the best ``rerank_top`` of each query into its own order. A
             model on imported features that is no run is given the first model's.
+        ensemble_with: more of what ``name`` may be; the mean of all models' scores is measured. Each reads the stores
+            of its own run; ``image_features`` and ``text_features`` are the first one's.
+        scale: of the mean; see :func:`~crossalign.ensemble.chosen_scale`.
         command: kept with the result.
 
     Raises:
         CrossAlignError: nothing is there or it does not fit, or no collection is known.
     """
+    if ensemble_with or is_ensemble(name):
+        if width is not None or rerank is not None:
+            raise CrossAlignError(
+                f"--{'width' if width is not None else 'rerank'}: is for one model, not for an ensemble; leave it out"
+            )
+        members, scale = _members(
+            [name, *ensemble_with], scale, collection, image_features, text_features, raw, device
+        )
+        encoded = ensemble_gallery([member for _, member in members], split, scale, progress=progress)
+        trained = {trained_on(place) for place, _ in members}
+        known = trained.pop() if len(trained) == 1 else None
+        result = replace(encoded.result(folds=folds, command=command), trained_on=known)
+        first = members[0][1]
+        more = tuple(member.sources for _, member in members[1:])
+        return RunEvaluation(first.model, first.sources, encoded.gallery, result, None, more)
+    if scale is not None:
+        raise CrossAlignError("--scale: says how several models' scores are averaged; name another (--with)")
     model = RetrievalModel.from_pretrained(name, device)
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
     reranker = None
@@ -100,16 +127,50 @@ def evaluate_run(
         check_first(model, name)
         second = RetrievalModel.from_pretrained(rerank, device)
         check_second(second, rerank)
-        place = sources.collection.folder
-        stores: tuple[str, ...] = ()
-        if not raw and second.image_tower.input is None and run_recipe(rerank) is None:
-            # It takes imported features alone and names none of its own, as converted models.
-            stores = tuple(str(store.folder.resolve()) for store in sources.image_stores)
         reranker = SecondStage(
-            second, run_sources(rerank, place, stores, raw=raw), rerank_top, told_name(rerank)
+            second, _second_sources(rerank, second, sources, raw), rerank_top, told_name(rerank)
         )
     encoded = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
     result = encoded.result(folds=folds, command=command)
     result = replace(result, trained_on=trained_on(name))
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
     return RunEvaluation(model, sources, encoded.gallery, result, grounding)
+
+
+def _second_sources(name: str | Path, model: RetrievalModel, first: Sources, raw: bool) -> Sources:
+    """What a second model is given: its own run's stores in the first one's collection."""
+    stores: tuple[str, ...] = ()
+    if not raw and model.image_tower.input is None and run_recipe(name) is None:
+        # It takes imported features alone and names none of its own, as converted models.
+        stores = tuple(str(store.folder.resolve()) for store in first.image_stores)
+    return run_sources(name, first.collection.folder, stores, raw=raw)
+
+
+def _members(
+    names: Sequence[str | Path],
+    scale: Scale | None,
+    collection: str | Path | None,
+    image_features: Sequence[str],
+    text_features: str | None,
+    raw: bool,
+    device: str | torch.device,
+) -> tuple[list[tuple[str | Path, Member]], Scale]:
+    """The models of an ensemble with the places they come from, and what of their scores is averaged."""
+    places: list[tuple[str | Path, str]] = []
+    for name in names:
+        if is_ensemble(name):
+            stored = read_ensemble(name)
+            places += zip(stored.members, stored.names, strict=True)
+            # With other models beside it, what suits is chosen anew.
+            scale = scale or (stored.scale if len(names) == 1 else None)
+        else:
+            places.append((name, told_name(name)))
+    members: list[tuple[str | Path, Member]] = []
+    for place, told in places:
+        model = RetrievalModel.from_pretrained(place, device)
+        if members:
+            sources = _second_sources(place, model, members[0][1].sources, raw)
+        else:
+            sources = run_sources(place, collection, image_features, text_features, raw=raw)
+        members.append((place, Member(model, sources, told)))
+    return members, chosen_scale([member.model.config for _, member in members], scale)

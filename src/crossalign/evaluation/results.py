@@ -20,7 +20,15 @@ from crossalign.evaluation.metrics import RankTable
 from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
-__all__ = ["Reranking", "ResultSubject", "RetrievalResult", "ids_digest", "write_ranks"]
+__all__ = [
+    "Averaging",
+    "EnsembleMember",
+    "Reranking",
+    "ResultSubject",
+    "RetrievalResult",
+    "ids_digest",
+    "write_ranks",
+]
 
 _VERSION = 1
 
@@ -87,6 +95,25 @@ class Reranking(_Part):
         return f"{best} re-ranked by {self.name or f'model {self.model[:12]}'}"
 
 
+class EnsembleMember(_Part):
+    """One of several models whose scores were averaged: its fingerprint, and the last parts of its path."""
+
+    model: str
+    name: str
+
+
+class Averaging(_Part):
+    """Several models whose scores were averaged, raw or standardised."""
+
+    scale: Literal["raw", "standardised"]
+    members: tuple[EnsembleMember, ...]
+
+    def told(self) -> str:
+        """In words, such as ``mean of runs/a and runs/b``."""
+        mean = "mean" if self.scale == "raw" else "standardised mean"
+        return f"{mean} of {' and '.join(member.name for member in self.members)}"
+
+
 class _Document(_Part):
     """What results.json holds."""
 
@@ -98,6 +125,7 @@ class _Document(_Part):
     trained_on: str | None = None
     width: int | None = None
     reranking: Reranking | None = None
+    ensemble: Averaging | None = None
     command: str
     protocol: _Protocol
     counts: _Counts
@@ -114,10 +142,11 @@ class ResultSubject:
 
     Attributes:
         collection, split: what was evaluated, by name; results of different ones are never compared.
-        model: the model's fingerprint.
+        model: the model's fingerprint; of an ensemble, one over the members'.
         trained_on: name of the collection that the model was trained on; None where that is not known.
         width: that the embeddings were cut to; None where all of them was compared.
         reranking: the model that put the best into a new order, if one did.
+        ensemble: the models whose scores were averaged, where there were several.
         command: the command line that made the result.
         image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known; they tell equal
             splits from others.
@@ -129,6 +158,7 @@ class ResultSubject:
     trained_on: str | None = None
     width: int | None = None
     reranking: Reranking | None = None
+    ensemble: Averaging | None = None
     command: str = ""
     image_digest: str | None = None
     caption_digest: str | None = None
@@ -187,6 +217,7 @@ class RetrievalResult(ResultSubject):
             **({} if self.trained_on is None else {"trained_on": self.trained_on}),
             **({} if self.width is None else {"width": self.width}),
             **({} if self.reranking is None else {"reranking": self.reranking.model_dump(exclude_none=True)}),
+            **({} if self.ensemble is None else {"ensemble": self.ensemble.model_dump(mode="json")}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
             "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},
@@ -256,6 +287,7 @@ class RetrievalResult(ResultSubject):
             trained_on=document.trained_on,
             width=document.width,
             reranking=document.reranking,
+            ensemble=document.ensemble,
             command=document.command,
             image_digest=document.digests.images,
             caption_digest=document.digests.captions,

@@ -109,12 +109,14 @@ def place_of_result(
     width: int | None = None,
     rerank: str | None = None,
     rerank_top: int = 0,
+    ensemble_with: Sequence[str] = (),
+    scale: str | None = None,
 ) -> Path:
     """Where a result goes if nothing else is said: each under a name of its own.
 
     ``RUN/results/SPLIT`` is for the run's own collection and stores. Folds, another collection and other inputs follow
     in the name: ``test-5-folds``, ``test-on-other``, ``test-raw``, ``test-with-stores+captions``; the width of cut
-    embeddings and a second model too: ``test-width-64``, ``test-50-by-scan``.
+    embeddings and a second model too: ``test-width-64``, ``test-50-by-scan``; models beside it as ``test-mean-with-b``.
     """
     collection = sources.collection.folder
     used = [store.folder for store in (*sources.image_stores, sources.text_store) if store is not None]
@@ -131,6 +133,10 @@ def place_of_result(
         parts.append(f"width-{width}")
     if rerank is not None:
         parts.append(f"{rerank_top}-by-{short_name(rerank)}")
+    if ensemble_with:
+        parts.append(f"mean-with-{'+'.join(short_name(other) for other in ensemble_with)}")
+    if scale is not None:
+        parts.append(scale)
     return run / "results" / "-".join(parts)
 
 

@@ -25,9 +25,12 @@ def result_table(result: RetrievalResult) -> Table:
     """Every metric of one evaluation with its bootstrap interval."""
     width = "" if result.width is None else f"width {result.width}"
     elsewhere = f"trained on {result.trained_on}" if result.transfer else ""
+    averaged = "" if result.ensemble is None else result.ensemble.told()
     counts = f"{len(result.table.i2t)} images, {len(result.table.t2i)} captions"
     table = Table(
-        title=_title(result.collection, result.split, result.protocol, width, result.reranked, elsewhere),
+        title=_title(
+            result.collection, result.split, result.protocol, width, averaged, result.reranked, elsewhere
+        ),
         caption=f"{counts}; intervals: bootstrap over images",
     )
     table.add_column("metric")

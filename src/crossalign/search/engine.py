@@ -12,6 +12,7 @@ from PIL import Image
 
 from crossalign.data.photos import open_photo
 from crossalign.devices import usable_device
+from crossalign.ensemble import EnsembleModel
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.reranking import RERANK_TOP
@@ -168,7 +169,7 @@ class SearchEngine:
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """The words of a text that the model does not know; see :meth:`crossalign.RetrievalModel.unknown_words`."""
         model = self.model.model if isinstance(self.model, TruncatedModel) else self.model
-        return model.unknown_words(text) if isinstance(model, RetrievalModel) else ()
+        return model.unknown_words(text) if isinstance(model, RetrievalModel | EnsembleModel) else ()
 
     def encode_image(self, image: str | Path | Image.Image) -> np.ndarray:
         """The query vectors ``(V, D)`` of a picture.

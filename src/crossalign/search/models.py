@@ -11,6 +11,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from crossalign.devices import usable_device
+from crossalign.ensemble import EnsembleModel, is_ensemble, open_ensemble
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.search.scan import Failure
@@ -106,7 +107,7 @@ def load_model(
     """The model itself: loaded where a folder or a Hub name is given, cut where a width is.
 
     Args:
-        model: a model, its folder, or its Hub name.
+        model: a model, its folder or that of an ensemble, or its Hub name.
         device: ``auto`` takes an accelerator where there is one; ignored for a model given as an object.
         width: of the embeddings; None: as the model makes them.
 
@@ -114,11 +115,18 @@ def load_model(
         CrossAlignError: no model there, one that scores pairs, or a width that its embeddings do not have.
     """
     if width is not None:
-        return TruncatedModel(load_model(model, device), width)
+        whole = load_model(model, device)
+        if isinstance(whole, EnsembleModel):
+            raise CrossAlignError(
+                "--width cuts the embeddings of one model, this one is an ensemble; leave it out"
+            )
+        return TruncatedModel(whole, width)
     if not isinstance(model, str | Path):
         if isinstance(model, RetrievalModel):
             model.require_embeddings()
         return model
+    if is_ensemble(model):
+        return open_ensemble(model, usable_device(device))
     loaded = RetrievalModel.from_pretrained(model, usable_device(device))
     try:
         return load_model(loaded)

@@ -10,7 +10,7 @@ from pathlib import Path
 from crossalign.folders import atomic_folder
 from crossalign.model import RetrievalModel
 
-__all__ = ["RunState", "promote_best", "stage_best"]
+__all__ = ["RunState", "keep_epoch", "kept_epochs", "kept_place", "promote_best", "stage_best"]
 
 
 @dataclass
@@ -58,6 +58,25 @@ def promote_best(folder: Path, best_epoch: int) -> None:
             with atomic_folder(folder / "model", overwrite=True) as temporary:
                 shutil.copytree(staged, temporary, dirs_exist_ok=True, copy_function=_link_or_copy)
         shutil.rmtree(staged)
+
+
+def keep_epoch(folder: Path, model: RetrievalModel, epoch: int, count: int) -> None:
+    """Keep the model of an epoch beside the checkpoint, and of those of earlier epochs the last ``count - 1``."""
+    model.save_pretrained(kept_place(folder, epoch))
+    for other in kept_epochs(folder)[:-count]:
+        shutil.rmtree(kept_place(folder, other))
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """The epochs, counted from 1, whose models :func:`keep_epoch` has kept."""
+    found = (folder / "checkpoints").glob("epoch-*")
+    numbers = (place.name.removeprefix("epoch-") for place in found)
+    return sorted(int(number) for number in numbers if number.isdecimal())
+
+
+def kept_place(folder: Path, epoch: int) -> Path:
+    """Where the kept model of an epoch is."""
+    return folder / "checkpoints" / f"epoch-{epoch}"
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -34,6 +34,7 @@ from crossalign.training.checkpoint import (
 from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks, keep_frozen_norms
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.metrics import MetricsLog
+from crossalign.training.moving_average import MovingAverage
 from crossalign.training.precision import Overflow, build_fabric
 from crossalign.training.run_folder import (
     RECIPE,
@@ -44,7 +45,7 @@ from crossalign.training.run_folder import (
     read_outcome,
 )
 from crossalign.training.schedule import build_optimizer, build_schedule
-from crossalign.training.state import RunState, promote_best, stage_best
+from crossalign.training.state import RunState, keep_epoch, promote_best, stage_best
 from crossalign.training.step import TrainingModules, TrainingStep
 from crossalign.training.warm_start import begins_warm, warm_start
 from crossalign.training.word_notes import token_notes
@@ -163,6 +164,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     step = TrainingStep(fabric, modules, recipe.training.mini_batch_size)
     frozen = {name for name, value in modules.named_parameters() if not value.requires_grad}
     frozen -= {"objective.lca.codebook"}
+    average = MovingAverage(model, recipe.training.ema)
 
     # ---- where to begin
     state = RunState()
@@ -173,6 +175,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
         optimizer.load_state_dict(checkpoint["optimizer"])
         schedule.load_state_dict(checkpoint["schedule"])
         fabric.strategy.precision.load_state_dict(checkpoint["precision"])
+        average.load_state_dict(checkpoint.get("average", {}))
         state = RunState(**checkpoint["state"])
     elif processes.first:
         write_text(folder / RECIPE, recipe.to_yaml())
@@ -194,6 +197,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
             folder / CHECKPOINT,
             {
                 "weights": weights,
+                "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
                 "precision": fabric.strategy.precision.state_dict(),
@@ -239,6 +243,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
                 optimizer.step()
                 if not left_out:
                     schedule.step()
+                    average.update(state.epoch)
                 optimizer.zero_grad(set_to_none=True)
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
                     collapse.check(
@@ -275,17 +280,20 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
             state.epoch += 1
             state.epoch_step = 0
             if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
-                metrics = processes.agree(
-                    lambda: split_metrics(model, validation, validation_images, validation_texts)
-                )
-                if log is not None:
-                    log.write("validation", state.step, {"epoch": state.epoch, **metrics})
-                if metrics["rsum"] > state.best:
-                    state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
-                    if processes.first:
-                        stage_best(folder, model, state.epoch)
-                else:
-                    state.stale += 1
+                with average.applied():
+                    metrics = processes.agree(
+                        lambda: split_metrics(model, validation, validation_images, validation_texts)
+                    )
+                    if log is not None:
+                        log.write("validation", state.step, {"epoch": state.epoch, **metrics})
+                    if metrics["rsum"] > state.best:
+                        state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
+                        if processes.first:
+                            stage_best(folder, model, state.epoch)
+                    else:
+                        state.stale += 1
+                    if processes.first and recipe.training.keep_epochs is not None:
+                        keep_epoch(folder, model, state.epoch, recipe.training.keep_epochs)
                 bar.update(
                     task, status=f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}"
                 )
