@@ -21,7 +21,14 @@ from torch.autograd.function import once_differentiable
 from crossalign.errors import CrossAlignError
 from crossalign.structures import padded
 
-__all__ = ["ALONE", "Processes", "joined_processes", "several_processes", "summed_over_processes"]
+__all__ = [
+    "ALONE",
+    "Processes",
+    "each_by_itself",
+    "joined_processes",
+    "several_processes",
+    "summed_over_processes",
+]
 
 T = TypeVar("T")
 
@@ -183,8 +190,22 @@ class _Sum(torch.autograd.Function):
 
 
 def several_processes() -> bool:
-    """Whether this process has joined others."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    """Whether this process has joined others, and they do the same at this moment; see :func:`each_by_itself`."""
+    return _TOGETHER and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+_TOGETHER = True
+
+
+@contextmanager
+def each_by_itself() -> Iterator[None]:
+    """Work of which one process may have more than another: nothing inside waits for the others."""
+    global _TOGETHER
+    _TOGETHER = False
+    try:
+        yield
+    finally:
+        _TOGETHER = True
 
 
 def summed_over_processes(tensor: Tensor) -> Tensor:

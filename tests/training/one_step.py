@@ -59,5 +59,8 @@ def one_step(
 if __name__ == "__main__":
     recipe_path, out, cases = sys.argv[1:]
     with joined_processes("cpu") as group:
-        found = {name: one_step(recipe_path, chosen, group) for name, chosen in json.loads(cases).items()}
+        found = {
+            name: one_step(recipe_path, chosen, group, mini_batch)
+            for name, (chosen, mini_batch) in json.loads(cases).items()
+        }
         torch.save(found, Path(out) / f"{group.rank}.pt")

@@ -104,11 +104,17 @@ def assert_same_step(
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one(toy: Path, tmp_path: Path) -> None:
     # Seventeen pairs: the shares differ.
-    cases = {name: [*overrides, "training.batch_size=17"] for name, overrides in OBJECTIVES.items()}
+    cases: dict[str, tuple[list[str], int | None]] = {
+        name: ([*overrides, "training.batch_size=17"], None) for name, overrides in OBJECTIVES.items()
+    }
+    # One of the processes may have more parts than the other.
+    for name in ("InfoNCE, caption pairs, Matryoshka", "SGRAF"):
+        overrides = [*cases[name][0], "objective.cra=null", "model.context_head=false"]
+        cases[f"{name}, in parts"] = (overrides, 4)
     script = str(Path(__file__).with_name("one_step.py"))
     finished(launch(2, [script, str(toy), str(tmp_path), json.dumps(cases)]))
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
-    for name, overrides in cases.items():
+    for name, (overrides, _) in cases.items():
         alone = one_step(str(toy), overrides)
         for rank in range(2):
             assert_same_step(found[rank][name], alone, name)
@@ -154,12 +160,14 @@ def train(toy: Path, run: Path, *more: str) -> list[str]:
 
 
 def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: Path, tmp_path: Path) -> None:
-    finished(launch(2, train(toy, tmp_path / "whole")))
+    # In parts, with batch normalisation in the context head.
+    parts = ("--set", "training.mini_batch_size=5")
+    finished(launch(2, train(toy, tmp_path / "whole", *parts)))
     events = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     steps = [event["step"] for event in events if event["kind"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
 
-    stopped = launch(2, train(toy, tmp_path / "cut"))
+    stopped = launch(2, train(toy, tmp_path / "cut", *parts))
     checkpoint = tmp_path / "cut" / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 90
     while not checkpoint.exists():
@@ -172,7 +180,7 @@ def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: P
     assert "another process of this training has ended" in message
     assert "--resume auto" in message
     assert "Traceback" not in message
-    finished(launch(2, train(toy, tmp_path / "cut", "--resume", "auto")))
+    finished(launch(2, train(toy, tmp_path / "cut", *parts, "--resume", "auto")))
     same = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("whole", "cut")]
     assert same[0] == same[1]
 

@@ -16,7 +16,7 @@ from crossalign.encoding import Encoding
 from crossalign.evaluation.region_match import Rule
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
-from crossalign.processes import ALONE, Processes
+from crossalign.processes import ALONE, Processes, each_by_itself
 from crossalign.structures import joined, map_tensors, tensors_of
 from crossalign.training.checkpoint import random_state, restore_random_state
 from crossalign.training.diagnostics import Diagnostics
@@ -86,7 +86,8 @@ class TrainingStep:
     encode all parts without a graph, the objective finds the gradients of all encodings, and the towers encode the
     parts again to pass them on. Every term is that of the whole batch. GradCache (Gao et al., RepL4NLP 2021).
 
-    Dropout draws the same in both passes. Batch normalisation inside a tower sees one part, not the batch.
+    Dropout draws the same in both passes. Batch normalisation inside a tower sees one part, not the batch, and nothing
+    of other processes, which may have more parts.
 
     Args:
         modules: what ``fabric.setup`` was given, in its place.
@@ -103,7 +104,8 @@ class TrainingStep:
         """The loss terms and, with ``inspect``, the numbers beside them."""
         self._parts = []
         batch = self.fabric.strategy.precision.convert_input(batch)
-        if self.mini_batch is None or self.mini_batch >= len(batch.image_rows):
+        alone = self.modules.processes.count == 1
+        if self.mini_batch is None or (alone and self.mini_batch >= len(batch.image_rows)):
             image, text = self._encode(batch)
         else:
             image, text = self._encode_parts(batch, self.mini_batch)
@@ -118,7 +120,9 @@ class TrainingStep:
             going_on = random_state()
             for part in self._parts:
                 restore_random_state(part.random)
-                outputs = [output for encoding in self._encode(part.batch) for output in tensors_of(encoding)]
+                with each_by_itself():
+                    encoded = self._encode(part.batch)
+                outputs = [output for encoding in encoded for output in tensors_of(encoding)]
                 reached = [
                     (output, gradient)
                     for output, gradient in zip(outputs, part.gradients(), strict=True)
@@ -136,7 +140,7 @@ class TrainingStep:
 
     def _encode_parts(self, batch: Batch, size: int) -> tuple[Encoding, Encoding]:
         encodings: list[tuple[Encoding, Encoding]] = []
-        with torch.no_grad(), _still_statistics(self.modules.model):
+        with torch.no_grad(), each_by_itself(), _still_statistics(self.modules.model):
             for part in _parts_of(batch, size):
                 encodings.append(self._encode(part.batch))
                 self._parts.append(part)
