@@ -69,7 +69,7 @@ def command(
         ),
     ] = None,
     hubness_temperature: Annotated[
-        float | None, typer.Option(help="Temperature of the correction's softmax; default: 0.05.")
+        float | None, typer.Option(help="Temperature of the correction's softmax; default: 0.1.")
     ] = None,
     hubness_bank: Annotated[
         str | None,

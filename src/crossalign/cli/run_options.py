@@ -25,6 +25,7 @@ __all__ = [
     "device_name",
     "listed",
     "name_of_hubness",
+    "told_bytes",
 ]
 
 ImageFeatures = Annotated[
@@ -106,3 +107,11 @@ def listed(told: Mapping[str, str]) -> str:
     """A line each: the name, and what is told of it."""
     width = max(map(len, told))
     return "\n".join(f"{name:<{width}}  {words}" for name, words in told.items())
+
+
+def told_bytes(count: int) -> str:
+    """A number of bytes in words, such as ``1.5 MB``."""
+    size, units = float(count), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

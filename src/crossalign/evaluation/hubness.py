@@ -35,8 +35,8 @@ METHODS: tuple[str, ...] = get_args(HubnessMethod)
 BANK_METHODS = ("query-bank", "dynamic-query-bank")
 """Those that look at a bank of other queries; the rest look at all test queries at once."""
 
-TEMPERATURE = 0.05
-"""That of QB-Norm, an inverse temperature of 20."""
+TEMPERATURE = 0.1
+"""The best of 1, 0.3, 0.1, 0.05 and 0.02 on a validation split; QB-Norm takes 0.05."""
 
 _BLOCK = 2048
 Block = tuple[slice, slice, npt.NDArray[np.float64]]

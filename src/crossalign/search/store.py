@@ -63,7 +63,12 @@ class VectorStore(Protocol):
         payloads: Sequence[Mapping[str, Any]],
         uni: np.ndarray | None = None,
     ) -> None:
-        """Write items, replacing those of the same id; ``(n, V, D)``, or ``(n, D)`` where V is 1; ``uni`` ``(n, E)``."""
+        """Write items, replacing those of the same id.
+
+        Args:
+            vectors: ``(n, V, D)``, or ``(n, D)`` where V is 1.
+            uni: ``(n, E)``, given where the store has such vectors, and only there.
+        """
         ...
 
     def update_payloads(self, payloads: Mapping[str, Mapping[str, Any]]) -> None:
@@ -85,12 +90,13 @@ class VectorStore(Protocol):
     def search(
         self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "", space: Space = "cross"
     ) -> list[StoreHit]:
-        """The ``k`` best items for ``(Q, D)`` queries, or ``(Q, E)`` in the uni-modal space, one hit an item, best first, equal scores by id.
+        """The ``k`` best items for queries, one hit an item, best first, equal scores by id.
 
         The approximate index may miss some of many equal ones, too.
 
         Args:
-            queries: rows whose best inner product with any view counts.
+            queries: ``(Q, D)``, or ``(Q, E)`` in the uni-modal space: rows whose best inner product with any view
+                counts.
             k: hits at most.
             exact: compare with every vector instead of using the approximate index.
             prefix: only items whose id begins with this.
