@@ -112,7 +112,7 @@ def command(
         typer.echo(
             f"{summary.index}: {summary.photos} photos (added {summary.added}, changed {summary.changed}, "
             f"renamed {summary.renamed}, removed {summary.removed}, unchanged {summary.unchanged}, "
-            f"failed {summary.failed}; {told_bytes(summary.vector_bytes)} of vectors)"
+            f"failed {summary.failed}), {told_bytes(summary.vector_bytes)} of vectors"
         )
     if summary.failed:
         named = "; ".join(f"{failure.file} ({failure.reason})" for failure in summary.failures[:_NAMED])
@@ -162,6 +162,6 @@ def _index_texts(
         return
     typer.echo(
         f"{summary.index}: {summary.texts} texts (added {summary.added}, moved {summary.moved}, removed "
-        f"{summary.removed}, unchanged {summary.unchanged}; {told_bytes(summary.vector_bytes)} of vectors)"
+        f"{summary.removed}, unchanged {summary.unchanged}), {told_bytes(summary.vector_bytes)} of vectors"
     )
     typer.echo(f"next:  crossalign search {shlex.quote(str(summary.index))} --image photo.jpg")

@@ -23,6 +23,7 @@ def tell_fallback(way: Comparison, holds: str) -> None:
     """Say why two items of one kind are not compared by uni-modal heads, where they are not."""
     if way.fallback is not None:
         typer.echo(
-            f"crossalign: {way.fallback}: {holds} are compared by the cosine of the embeddings made for photos and texts",
+            f"crossalign: {way.fallback}: {holds} are compared by the cosine of the "
+            "embeddings made for photos with texts",
             err=True,
         )

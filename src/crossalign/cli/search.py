@@ -240,7 +240,8 @@ def _find_texts(
         if not count:
             raise CrossAlignError(
                 f"{index}: the index holds no texts; "
-                f"run: crossalign index {engine.manifest.model or 'MODEL'} --texts {engine.manifest.texts} --out {index}"
+                f"run: crossalign index {engine.manifest.model or 'MODEL'} --texts {engine.manifest.texts} "
+                f"--out {index}"
             )
         begin = time.perf_counter()
         way = engine.compared("text" if text is not None else "image")

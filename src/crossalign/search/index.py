@@ -99,7 +99,11 @@ def update_index(
         raise CrossAlignError(
             f"--bank-temperature {bank_temperature:g}: nothing is corrected; give --bank too"
         )
-    texts, entry = ([], None) if bank is None else bank_texts(bank, bank_temperature or TEMPERATURE)
+    texts, entry = (
+        ([], None)
+        if bank is None
+        else bank_texts(bank, TEMPERATURE if bank_temperature is None else bank_temperature)
+    )
     wanted = Wanted(photos=str(photos), width=width, bank=entry, bank_texts=tuple(texts))
     name = model_name(model)
     plan_of = partial(plan_update, scan=found)
