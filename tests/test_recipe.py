@@ -49,7 +49,10 @@ def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
         ("optimizer.milestones=[]", "optimizer: schedule: step needs milestones"),
         ("optimizer={schedule: constant, milestones: [], gamma: 0.5}", "gamma needs schedule: step"),
         ("optimizer.final_fraction=0.1", "final_fraction needs schedule: cosine"),
-        ("optimizer.backbone_learning_rate=0.1", "infinity-paper: optimizer.backbone_learning_rate is that of"),
+        (
+            "optimizer.backbone_learning_rate=0.1",
+            "infinity-paper: optimizer.backbone_learning_rate is that of",
+        ),
         ("data.captions_per_image=2", "needs epoch: images"),
         ("optimizer.milestones=[1]", None),
     ],
