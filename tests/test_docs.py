@@ -95,7 +95,7 @@ def test_every_command_parses(page: Path) -> None:
     [
         "crossalign trian",
         "crossalign train --no-such x",
-        "crossalign index run",
+        "crossalign index",
         "crossalign demo --scenes x",
     ],
 )

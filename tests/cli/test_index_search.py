@@ -97,6 +97,9 @@ def test_json_of_index(call: Call, photos: Path) -> None:
         "failed": 1,
         "failures": [{"file": "bad.jpg", "reason": "not a picture"}],
         "width": None,
+        "uni": None,
+        "bank": None,
+        "vector_bytes": 5 * 48 * 4,
     }
     assert "skipped, 1 could not be read: bad.jpg (not a picture)" in _one_line(err)
 
@@ -137,6 +140,10 @@ def test_json_of_search(call: Call, photos: Path) -> None:
         "unknown_words": [],
         "k": 2,
         "exact": True,
+        "holds": "photos",
+        "space": "cross",
+        "score": "inner product",
+        "hubness": None,
         "rerank": None,
         "folder": "",
         "photos": 5,

@@ -17,6 +17,7 @@ from typing import Any
 from colour_model import ColourModel, paint
 
 import crossalign.search.index as index_module
+import crossalign.search.opening as opening_module
 from crossalign.search.edge import EdgeStore
 from crossalign.search.index import update_index
 
@@ -77,6 +78,9 @@ def _kill_at(step: str, when: str, number: int) -> None:
         return result
 
     setattr(owner, step, staticmethod(deadly) if step == "create" else deadly)
+    if step == "write_manifest":
+        # The first description is written with the store.
+        opening_module.write_manifest = deadly  # type: ignore[attr-defined]
 
 
 def _forked(work: Callable[[], object], kill_after: float | None = None) -> int:

@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import ImageFeatures, Raw, Scaling, TextFeatures, asked_top
+from crossalign.cli.run_options import (
+    ImageFeatures,
+    Raw,
+    Scaling,
+    TextFeatures,
+    asked_hubness,
+    asked_top,
+    name_of_hubness,
+)
 from crossalign.reranking import RERANK_TOP
 
 
@@ -53,6 +61,20 @@ def command(
         ),
     ] = None,
     scale: Scaling = None,
+    hubness: Annotated[
+        str | None,
+        typer.Option(
+            help="Correct the scores for hubs by other queries: dual-softmax or inverted-softmax with all queries of "
+            "the split at once (transductive), query-bank or dynamic-query-bank with those of another split."
+        ),
+    ] = None,
+    hubness_temperature: Annotated[
+        float | None, typer.Option(help="Temperature of the correction's softmax; default: 0.1.")
+    ] = None,
+    hubness_bank: Annotated[
+        str | None,
+        typer.Option(help="Split whose captions and images are the bank of queries; default: train."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +82,7 @@ def command(
             "-o",
             help="Folder of the result; default: RUN/results/SPLIT, and what differs from the run's own follows in the "
             "name: SPLIT-5-folds, SPLIT-on-COLLECTION, SPLIT-raw, SPLIT-with-STORES, SPLIT-width-N, SPLIT-50-by-MODEL, "
-            "SPLIT-mean-with-MODEL.",
+            "SPLIT-mean-with-MODEL, SPLIT-dual-softmax, SPLIT-query-bank-of-BANK.",
         ),
     ] = None,
     device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
@@ -86,6 +108,7 @@ def command(
     from crossalign.evaluation.tables import result_table
 
     top = asked_top(rerank, rerank_top)
+    correction = asked_hubness(hubness, hubness_temperature, hubness_bank)
     if out is not None:
         check_result_place(out)
     measured = evaluate_run(
@@ -101,6 +124,7 @@ def command(
         rerank_top=top,
         ensemble_with=ensemble_with or (),
         scale=None if scale is None else scale.value,
+        hubness=correction,
         device=device_name(device),
         command=shlex.join(["crossalign", *sys.argv[1:]]),
         progress=True,
@@ -119,6 +143,7 @@ def command(
             top,
             ensemble_with or (),
             None if scale is None else scale.value,
+            name_of_hubness(correction),
         )
     if collection is not None:
         for told in dict.fromkeys(map(told_inputs, (measured.sources, *measured.more_sources))):

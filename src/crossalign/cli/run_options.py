@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossalign.errors import CrossAlignError
 from crossalign.reranking import RERANK_TOP
 
-__all__ = ["ImageFeatures", "Raw", "Scale", "Scaling", "TextFeatures", "asked_top", "device_name", "listed"]
+if TYPE_CHECKING:
+    from crossalign.evaluation.of_model import Hubness
+
+__all__ = [
+    "ImageFeatures",
+    "Raw",
+    "Scale",
+    "Scaling",
+    "TextFeatures",
+    "asked_hubness",
+    "asked_top",
+    "device_name",
+    "listed",
+    "name_of_hubness",
+    "told_bytes",
+]
 
 ImageFeatures = Annotated[
     list[str] | None,
@@ -51,6 +66,36 @@ def asked_top(rerank: str | None, rerank_top: int | None) -> int:
     return RERANK_TOP if rerank_top is None else rerank_top
 
 
+def asked_hubness(method: str | None, temperature: float | None, bank: str | None) -> Hubness | None:
+    """The correction of hubs that is asked for.
+
+    Raises:
+        CrossAlignError: options of it without ``--hubness``, or that do not fit it.
+    """
+    from crossalign.evaluation.hubness import TEMPERATURE
+    from crossalign.evaluation.of_model import Hubness
+
+    if method is None:
+        for option, given in (("--hubness-temperature", temperature), ("--hubness-bank", bank)):
+            if given is not None:
+                raise CrossAlignError(f"{option} {given}: nothing is corrected; give --hubness too")
+        return None
+    hubness = Hubness(method, TEMPERATURE if temperature is None else temperature, bank or "train")
+    if bank is not None and not hubness.has_bank:
+        raise CrossAlignError(
+            f"--hubness-bank {bank}: {method} looks at the queries of the split itself; leave it out, or give "
+            "--hubness query-bank"
+        )
+    return hubness
+
+
+def name_of_hubness(hubness: Hubness | None) -> str | None:
+    """What a result's place says of it."""
+    if hubness is None:
+        return None
+    return f"{hubness.method}-of-{hubness.bank}" if hubness.has_bank else hubness.method
+
+
 def device_name(name: str) -> str:
     """The device of ``--device``; asked for before anything else is done."""
     from crossalign.devices import usable_device
@@ -62,3 +107,11 @@ def listed(told: Mapping[str, str]) -> str:
     """A line each: the name, and what is told of it."""
     width = max(map(len, told))
     return "\n".join(f"{name:<{width}}  {words}" for name, words in told.items())
+
+
+def told_bytes(count: int) -> str:
+    """A number of bytes in words, such as ``1.5 MB``."""
+    size, units = float(count), ["B", "kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} {units[0]}" if units[0] == "B" else f"{size:.1f} {units[0]}"

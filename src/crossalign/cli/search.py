@@ -15,11 +15,13 @@ _NAMED = 5
 
 def command(
     index: Annotated[Path, typer.Argument(help="Folder of the index.")],
-    text: Annotated[str | None, typer.Argument(help="What the photo should show, in words.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="What the photo should show, or the text be like, in words.")
+    ] = None,
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="Search with this picture instead.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Photos wanted.")] = 10,
+    k: Annotated[int, typer.Option("-k", help="Photos or texts wanted.")] = 10,
     folder: Annotated[
         str, typer.Option("--folder", help="Only photos in this folder of the photo folder.")
     ] = "",
@@ -39,6 +41,18 @@ def command(
             help=f"How many of the best photos --rerank looks at, -k of them if that is more; default: {RERANK_TOP}.",
         ),
     ] = None,
+    hubness: Annotated[
+        bool | None,
+        typer.Option(
+            "--hubness/--no-hubness",
+            help="Correct scores by the index's query bank, for words; default: where there is one "
+            "(crossalign index --bank).",
+        ),
+    ] = None,
+    info: Annotated[
+        bool,
+        typer.Option("--info", help="Say what the index holds and what room it takes, and search nothing."),
+    ] = False,
     sheet: Annotated[
         Path | None, typer.Option("--sheet", help="Write the hits as a picture, such as hits.png.")
     ] = None,
@@ -50,17 +64,25 @@ def command(
         bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Find photos by words or by a picture."""
+    """Find photos, or texts, by words or by a picture.
+
+    What the index holds, and what the query is, tell which embeddings are compared.
+    """
     import json
     import time
 
-    from crossalign.cli.notes import tell_unknown_words
+    from crossalign.cli.notes import tell_fallback, tell_unknown_words
     from crossalign.cli.run_options import device_name
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import short_name
     from crossalign.search import PhotoReranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
+    from crossalign.search.manifest import MANIFEST_FILE, read_manifest
+    from crossalign.search.place import check_index
 
+    if info:
+        _tell(index, as_json)
+        return
     if text is not None and image is not None:
         raise CrossAlignError("both words and --image are given; search with one of the two, not both")
     if text is None and image is None:
@@ -76,6 +98,18 @@ def command(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
             "search with words, or without --rerank"
         )
+    check_index(index.resolve())
+    holds = read_manifest(index / MANIFEST_FILE).holds
+    if holds == "texts":
+        refused = {"--rerank": rerank is not None, "--folder": bool(folder), "--hubness": hubness is True}
+        for option in (option for option, given in refused.items() if given):
+            raise CrossAlignError(f"{option}: is for photos, and {index} holds texts; leave it out")
+        _find_texts(index, text, image, k, exact, sheet, model, device, as_json)
+        return
+    if hubness and image is not None:
+        raise CrossAlignError(
+            "--hubness: the bank holds texts, it corrects how words find photos; leave it out"
+        )
     device = device_name(device)
     looked_through = asked_top(rerank, rerank_top)
     top = k if rerank is None else max(k, looked_through)
@@ -90,9 +124,21 @@ def command(
                 f"run: crossalign index {engine.manifest.model or 'MODEL'} {engine.photos} --out {index}{narrow}"
             )
         begin = time.perf_counter()
-        query = engine.encode_text(text) if text is not None else engine.encode_image(image or Path())
+        way = engine.compared("text" if text is not None else "image")
+        query = (
+            engine.encode_text(text) if text is not None else engine.encode_image(image or Path(), way.space)
+        )
+        bank = engine.manifest.bank if text is not None and hubness is not False else None
         encoded = time.perf_counter()
-        hits = engine.search(query, top, exact=exact, folder=folder, cosine=image is not None)
+        hits = engine.search(
+            query,
+            top,
+            exact=exact,
+            folder=folder,
+            cosine=way.cosine,
+            space=way.space,
+            hubness=bank is not None or bool(hubness),
+        )
         searched = time.perf_counter()
         photos = engine.photos
         unknown = engine.unknown_words(text or "")
@@ -107,6 +153,7 @@ def command(
         ordered = time.perf_counter()
     unknown_to_second = reranker.model.unknown_words(text or "") if reranker is not None else ()
     tell_unknown_words(unknown)
+    tell_fallback(way, "photos")
     if rerank is not None:
         tell_unknown_words(unknown_to_second, f"{rerank} (--rerank)")
     left_out = [hit for hit in hits if hit.problem is not None]
@@ -134,6 +181,10 @@ def command(
             "unknown_words": unknown,
             "k": k,
             "exact": exact,
+            "holds": "photos",
+            "space": way.space,
+            "score": "cosine" if way.cosine or way.space == "uni" else "inner product",
+            "hubness": None if bank is None else bank.model_dump(mode="json"),
             "rerank": None
             if rerank is None
             else {
@@ -161,3 +212,117 @@ def command(
         typer.echo(f"{hit.rank:>4}  {score}  {hit.file}{trouble}")
     if sheet is not None:
         typer.echo(f"sheet: {sheet}")
+
+
+def _find_texts(
+    index: Path,
+    text: str | None,
+    image: Path | None,
+    k: int,
+    exact: bool,
+    sheet: Path | None,
+    model: str | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    """A search in an index of texts."""
+    import json
+    import time
+
+    from crossalign.cli.notes import tell_fallback, tell_unknown_words
+    from crossalign.cli.run_options import device_name
+    from crossalign.data.photos import open_photo
+    from crossalign.errors import CrossAlignError
+    from crossalign.search import TextSearchEngine, save_contact_sheet, text_sheet
+
+    with TextSearchEngine.open(index, model, device=device_name(device)) as engine:
+        count, complete = engine.count, engine.complete
+        if not count:
+            raise CrossAlignError(
+                f"{index}: the index holds no texts; "
+                f"run: crossalign index {engine.manifest.model or 'MODEL'} --texts {engine.manifest.texts} "
+                f"--out {index}"
+            )
+        begin = time.perf_counter()
+        way = engine.compared("text" if text is not None else "image")
+        query = (
+            engine.encode_text(text, way.space)
+            if text is not None
+            else engine.encode_image(image or Path(), way.space)
+        )
+        encoded = time.perf_counter()
+        hits = engine.search(query, k, exact=exact, cosine=way.cosine, space=way.space)
+        searched = time.perf_counter()
+        source = Path(engine.manifest.source).name
+        unknown = engine.unknown_words(text or "")
+    tell_unknown_words(unknown)
+    tell_fallback(way, "texts")
+    if not complete:
+        typer.echo(
+            "crossalign: the last 'crossalign index' did not finish: run it again to find all texts", err=True
+        )
+    if sheet is not None:
+        shown = text if text is not None else open_photo(image or Path())
+        note = f"{len(hits)} of {count:,} texts in {source}" + (
+            f" · {image.name}" if image is not None else ""
+        )
+        save_contact_sheet(text_sheet(hits, shown, note=note), sheet)
+    if as_json:
+        document = {
+            "index": str(index),
+            "query": {"text": text} if text is not None else {"image": str(image)},
+            "unknown_words": unknown,
+            "k": k,
+            "exact": exact,
+            "holds": "texts",
+            "space": way.space,
+            "score": "cosine" if way.cosine or way.space == "uni" else "inner product",
+            "texts": count,
+            "complete": complete,
+            "seconds": {"encode": encoded - begin, "search": searched - encoded},
+            "hits": [hit.as_dict() for hit in hits],
+            "sheet": str(sheet) if sheet is not None else None,
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
+        return
+    for hit in hits:
+        places = ", ".join(hit.ids[:_NAMED]) + (", ..." if len(hit.ids) > _NAMED else "")
+        typer.echo(f"{hit.rank:>4}  {hit.score:8.4f}  {hit.text}  ({places})")
+    if sheet is not None:
+        typer.echo(f"sheet: {sheet}")
+
+
+def _tell(index: Path, as_json: bool) -> None:
+    """``--info``: the description in words; the model is not loaded."""
+    import json
+
+    from crossalign.cli.run_options import listed, told_bytes
+    from crossalign.search.manifest import MANIFEST_FILE, read_manifest
+    from crossalign.search.place import check_index
+
+    check_index(index.resolve())
+    manifest = read_manifest(index / MANIFEST_FILE)
+    disk = sum(file.stat().st_size for file in (index / manifest.store).rglob("*") if file.is_file())
+    if as_json:
+        document = manifest.model_dump(mode="json") | {
+            "holds": manifest.holds,
+            "vector_bytes": manifest.vector_bytes,
+            "disk_bytes": disk,
+        }
+        typer.echo(json.dumps(document, ensure_ascii=False))
+        return
+    views = "" if manifest.views == 1 else f"{manifest.views} of "
+    told = {
+        "holds": f"{manifest.count:,} {manifest.holds} of {manifest.source}"
+        + ("" if manifest.split is None else f", split {manifest.split}")
+        + ("" if manifest.complete else "; the last update did not finish"),
+        "model": f"{manifest.model or 'given as an object'}, fingerprint {manifest.fingerprint[:12]}",
+        "embeddings": f"{views}width {manifest.dim}" + ("" if manifest.width is None else ", cut to it"),
+        "uni-modal": "none" if manifest.uni is None else f"width {manifest.uni}",
+        "query bank": "none"
+        if manifest.bank is None
+        else f"{manifest.bank.texts:,} texts of {manifest.bank.source}, temperature {manifest.bank.temperature:g}",
+        "vectors": f"{told_bytes(manifest.vector_bytes)} in memory while it is open",
+        "on disk": told_bytes(disk),
+    }
+    typer.echo(listed(told))

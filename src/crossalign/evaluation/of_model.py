@@ -17,7 +17,8 @@ from crossalign.evaluation.gallery import (
     ScoredGallery,
     gallery_table,
 )
-from crossalign.evaluation.results import Reranking, ResultSubject, RetrievalResult, ids_digest
+from crossalign.evaluation.hubness import BANK_METHODS, TEMPERATURE, CorrectedGallery, check_correction
+from crossalign.evaluation.results import HubnessRecord, Reranking, ResultSubject, RetrievalResult, ids_digest
 from crossalign.evaluation.retrieval import result_of_ranks
 from crossalign.model import RetrievalModel
 from crossalign.reranking import RERANK_TOP
@@ -27,6 +28,7 @@ from crossalign.truncation import check_width
 
 __all__ = [
     "EncodedSplit",
+    "Hubness",
     "SecondStage",
     "about_split",
     "check_first",
@@ -80,6 +82,32 @@ class EncodedSplit:
         return result_of_ranks(table, replace(self.about, command=command))
 
 
+@dataclass(frozen=True)
+class Hubness:
+    """A correction of hubs, see :class:`~crossalign.evaluation.hubness.CorrectedGallery`.
+
+    Attributes:
+        method: by name.
+        temperature: of its softmax.
+        bank: the split whose captions and images are the bank of queries, for the methods that take one.
+
+    Raises:
+        CrossAlignError: an unknown method, a temperature that is not positive.
+    """
+
+    method: str
+    temperature: float = TEMPERATURE
+    bank: str = "train"
+
+    def __post_init__(self) -> None:
+        check_correction(self.method, self.temperature)
+
+    @property
+    def has_bank(self) -> bool:
+        """Whether the method takes a bank."""
+        return self.method in BANK_METHODS
+
+
 def evaluate_model(
     model: RetrievalModel,
     sources: Sources,
@@ -88,6 +116,7 @@ def evaluate_model(
     folds: int = 1,
     width: int | None = None,
     reranker: SecondStage | None = None,
+    hubness: Hubness | None = None,
     command: str = "",
     progress: bool = False,
 ) -> RetrievalResult:
@@ -97,13 +126,16 @@ def evaluate_model(
         folds: galleries that the split is cut into; 5 for the COCO 1K protocol.
         width: of the embeddings that are compared, cut by :func:`~crossalign.truncation.truncate`; None: all of them.
         reranker: a second model that puts the best of each query into its own order.
+        hubness: corrects the scores for hubs.
         command: the command line, kept with the result.
 
     Raises:
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
             re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
-    encoded = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    encoded = split_gallery(
+        model, sources, split, width=width, reranker=reranker, hubness=hubness, progress=progress
+    )
     return encoded.result(folds=folds, command=command)
 
 
@@ -114,10 +146,13 @@ def split_gallery(
     *,
     width: int | None = None,
     reranker: SecondStage | None = None,
+    hubness: Hubness | None = None,
     progress: bool = False,
 ) -> EncodedSplit:
     """Encode a split: the first half of :func:`evaluate_model`, which says what is refused."""
     check_stores(model, sources)
+    if hubness is not None:
+        _check_hubness(hubness, split, reranker, sources)
     if reranker is not None:
         check_first(model, "the first model")
         check_second(reranker.model, reranker.name or "the second model")
@@ -133,6 +168,9 @@ def split_gallery(
     if width is not None:
         assert isinstance(first, EmbeddingGallery)
         first = first.truncated(width, model.embedding_parts)
+    if hubness is not None:
+        corrected = _corrected(first, hubness, model, sources, width, progress)
+        return EncodedSplit(part, corrected, replace(about, hubness=_record(corrected, hubness)))
     if reranker is None:
         return EncodedSplit(part, first, about)
     assert isinstance(first, EmbeddingGallery)
@@ -169,6 +207,50 @@ def encode_gallery(
         return EmbeddingGallery(*encode_split(model, images, texts, progress=progress))
     return ScoredGallery(
         model.scorer, *encode_units(model, images, texts, progress=progress), progress=progress
+    )
+
+
+def _check_hubness(hubness: Hubness, split: str, reranker: SecondStage | None, sources: Sources) -> None:
+    """Said before anything is encoded."""
+    if reranker is not None:
+        raise CrossAlignError("--hubness corrects the scores of one model; leave --rerank out")
+    if hubness.has_bank:
+        if hubness.bank == split:
+            raise CrossAlignError(
+                f"--hubness {hubness.method}: '{split}' is what is measured and cannot be the bank; name another split"
+            )
+        sources.collection.split(hubness.bank)
+
+
+def _corrected(
+    first: EmbeddingGallery | ScoredGallery,
+    hubness: Hubness,
+    model: RetrievalModel,
+    sources: Sources,
+    width: int | None,
+    progress: bool,
+) -> CorrectedGallery:
+    bank = None
+    if hubness.has_bank:
+        _, images, texts = sources.split(model, hubness.bank)
+        bank = encode_gallery(model, images, texts, progress=progress)
+        if width is not None:
+            assert isinstance(bank, EmbeddingGallery)
+            bank = bank.truncated(width, model.embedding_parts)
+    return CorrectedGallery(first, hubness.method, hubness.temperature, bank)
+
+
+def _record(gallery: CorrectedGallery, hubness: Hubness) -> HubnessRecord:
+    if gallery.bank is None:
+        return HubnessRecord(method=hubness.method, temperature=hubness.temperature, transductive=True)
+    images, captions = gallery.bank.size
+    return HubnessRecord(
+        method=hubness.method,
+        temperature=hubness.temperature,
+        transductive=False,
+        bank=hubness.bank,
+        bank_captions=captions,
+        bank_images=images,
     )
 
 

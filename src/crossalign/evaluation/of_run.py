@@ -14,7 +14,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.ensembles import Member, ensemble_gallery
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import SecondStage, check_first, check_second, split_gallery
+from crossalign.evaluation.of_model import Hubness, SecondStage, check_first, check_second, split_gallery
 from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name, trained_on
@@ -80,6 +80,7 @@ def evaluate_run(
     rerank_top: int = RERANK_TOP,
     ensemble_with: Sequence[str | Path] = (),
     scale: Scale | None = None,
+    hubness: Hubness | None = None,
     device: str | torch.device = "cpu",
     command: str = "",
     progress: bool = False,
@@ -98,16 +99,16 @@ def evaluate_run(
         ensemble_with: more of what ``name`` may be; the mean of all models' scores is measured. Each reads the stores
             of its own run; ``image_features`` and ``text_features`` are the first one's.
         scale: of the mean; see :func:`~crossalign.ensemble.chosen_scale`.
+        hubness: corrects the scores for hubs, see :class:`~crossalign.evaluation.of_model.Hubness`.
         command: kept with the result.
 
     Raises:
         CrossAlignError: nothing is there or it does not fit, or no collection is known.
     """
     if ensemble_with or is_ensemble(name):
-        if width is not None or rerank is not None:
-            raise CrossAlignError(
-                f"--{'width' if width is not None else 'rerank'}: is for one model, not for an ensemble; leave it out"
-            )
+        for option, value in (("--width", width), ("--rerank", rerank), ("--hubness", hubness)):
+            if value is not None:
+                raise CrossAlignError(f"{option}: is for one model, not for an ensemble; leave it out")
         members, scale = _members(
             [name, *ensemble_with], scale, collection, image_features, text_features, raw, device
         )
@@ -130,7 +131,9 @@ def evaluate_run(
         reranker = SecondStage(
             second, _second_sources(rerank, second, sources, raw), rerank_top, told_name(rerank)
         )
-    encoded = split_gallery(model, sources, split, width=width, reranker=reranker, progress=progress)
+    encoded = split_gallery(
+        model, sources, split, width=width, reranker=reranker, hubness=hubness, progress=progress
+    )
     result = encoded.result(folds=folds, command=command)
     result = replace(result, trained_on=trained_on(name))
     grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None

@@ -23,6 +23,7 @@ from crossalign.files import atomic_path, file_digest, read_json, write_json
 __all__ = [
     "Averaging",
     "EnsembleMember",
+    "HubnessRecord",
     "Reranking",
     "ResultSubject",
     "RetrievalResult",
@@ -114,6 +115,32 @@ class Averaging(_Part):
         return f"{mean} of {' and '.join(member.name for member in self.members)}"
 
 
+class HubnessRecord(_Part):
+    """How scores were corrected for hubs, see :class:`~crossalign.evaluation.hubness.CorrectedGallery`.
+
+    Attributes:
+        method: by name.
+        temperature: of its softmax.
+        transductive: whether it saw all test queries together, so that each one's rank depends on the others.
+        bank: the split whose captions and images are the bank of queries, where there is one.
+        bank_captions, bank_images: how many.
+    """
+
+    method: str
+    temperature: float
+    transductive: bool
+    bank: str | None = None
+    bank_captions: int = 0
+    bank_images: int = 0
+
+    def told(self) -> str:
+        """In words."""
+        words = f"hubness corrected by {self.method} (temperature {self.temperature:g}), "
+        if self.transductive:
+            return words + "transductive: with all test queries at once"
+        return words + f"bank: {self.bank_captions} captions and {self.bank_images} images of '{self.bank}'"
+
+
 class _Document(_Part):
     """What results.json holds."""
 
@@ -126,6 +153,7 @@ class _Document(_Part):
     width: int | None = None
     reranking: Reranking | None = None
     ensemble: Averaging | None = None
+    hubness: HubnessRecord | None = None
     command: str
     protocol: _Protocol
     counts: _Counts
@@ -147,6 +175,7 @@ class ResultSubject:
         width: that the embeddings were cut to; None where all of them was compared.
         reranking: the model that put the best into a new order, if one did.
         ensemble: the models whose scores were averaged, where there were several.
+        hubness: how the scores were corrected for hubs, if they were.
         command: the command line that made the result.
         image_digest, caption_digest: ``ids_digest`` of the ids in their order, where they are known; they tell equal
             splits from others.
@@ -159,6 +188,7 @@ class ResultSubject:
     width: int | None = None
     reranking: Reranking | None = None
     ensemble: Averaging | None = None
+    hubness: HubnessRecord | None = None
     command: str = ""
     image_digest: str | None = None
     caption_digest: str | None = None
@@ -206,6 +236,11 @@ class RetrievalResult(ResultSubject):
         captions = np.bincount(self.table.image_of_text // size)
         return self.reranking.told(size, int(captions.max()))
 
+    @property
+    def corrected(self) -> str:
+        """How scores were corrected for hubs, in words; empty where they were not."""
+        return "" if self.hubness is None else self.hubness.told()
+
     def to_dict(self) -> dict[str, Any]:
         """What ``results.json`` tells, for machines, less the file of ranks."""
         return {
@@ -218,6 +253,7 @@ class RetrievalResult(ResultSubject):
             **({} if self.width is None else {"width": self.width}),
             **({} if self.reranking is None else {"reranking": self.reranking.model_dump(exclude_none=True)}),
             **({} if self.ensemble is None else {"ensemble": self.ensemble.model_dump(mode="json")}),
+            **({} if self.hubness is None else {"hubness": self.hubness.model_dump(exclude_none=True)}),
             "command": self.command,
             "protocol": {"folds": self.table.folds, "ks": list(self.table.ks)},
             "counts": {"images": len(self.table.i2t), "captions": len(self.table.t2i)},
@@ -288,6 +324,7 @@ class RetrievalResult(ResultSubject):
             width=document.width,
             reranking=document.reranking,
             ensemble=document.ensemble,
+            hubness=document.hubness,
             command=document.command,
             image_digest=document.digests.images,
             caption_digest=document.digests.captions,

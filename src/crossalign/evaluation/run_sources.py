@@ -111,12 +111,14 @@ def place_of_result(
     rerank_top: int = 0,
     ensemble_with: Sequence[str] = (),
     scale: str | None = None,
+    hubness: str | None = None,
 ) -> Path:
     """Where a result goes if nothing else is said: each under a name of its own.
 
     ``RUN/results/SPLIT`` is for the run's own collection and stores. Folds, another collection and other inputs follow
     in the name: ``test-5-folds``, ``test-on-other``, ``test-raw``, ``test-with-stores+captions``; the width of cut
     embeddings and a second model too: ``test-width-64``, ``test-50-by-scan``; models beside it as ``test-mean-with-b``.
+    A correction of hubs: ``test-dual-softmax``.
     """
     collection = sources.collection.folder
     used = [store.folder for store in (*sources.image_stores, sources.text_store) if store is not None]
@@ -137,6 +139,8 @@ def place_of_result(
         parts.append(f"mean-with-{'+'.join(short_name(other) for other in ensemble_with)}")
     if scale is not None:
         parts.append(scale)
+    if hubness is not None:
+        parts.append(hubness)
     return run / "results" / "-".join(parts)
 
 

@@ -61,7 +61,8 @@ class Difference:
 class Comparison:
     """The differences in every recall and in ``rsum``, and what they were computed from.
 
-    ``baseline_reranked`` and ``candidate_reranked`` say in words what a second model put into order, if one did.
+    ``baseline_reranked`` and ``candidate_reranked`` say in words what a second model put into order, if one did, and
+    how hubs were corrected, if they were.
     """
 
     collection: str
@@ -197,9 +198,10 @@ def significance_mark(p_value: float) -> str:
 
 
 def _reranked(runs: Sequence[RetrievalResult]) -> str:
-    """In words what was put into order by second models, each said once."""
-    told = dict.fromkeys(run.reranked for run in runs)
-    return " or ".join(words or "not re-ranked" for words in told) if any(told) else ""
+    """In words what was put into order by second models and corrected for hubs, each said once."""
+    told = dict.fromkeys(", ".join(filter(None, (run.reranked, run.corrected))) for run in runs)
+    plain = "not corrected" if any(run.corrected for run in runs) else "not re-ranked"
+    return " or ".join(words or plain for words in told) if any(told) else ""
 
 
 def _check_comparable(runs: Sequence[RetrievalResult]) -> None:

@@ -29,7 +29,14 @@ def result_table(result: RetrievalResult) -> Table:
     counts = f"{len(result.table.i2t)} images, {len(result.table.t2i)} captions"
     table = Table(
         title=_title(
-            result.collection, result.split, result.protocol, width, averaged, result.reranked, elsewhere
+            result.collection,
+            result.split,
+            result.protocol,
+            width,
+            averaged,
+            result.reranked,
+            result.corrected,
+            elsewhere,
         ),
         caption=f"{counts}; intervals: bootstrap over images",
     )

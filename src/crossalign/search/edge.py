@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from crossalign.encoding import Space
 from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.search.store import StoreHit, StoreRecord
 
@@ -29,26 +30,34 @@ _BUILD_CANDIDATES = 200
 # How far a search looks around in the graph; near-equal views of one item crowd out other items.
 _SEARCH_CANDIDATES, _SEARCH_CANDIDATES_OF_VIEWS = 128, 320
 _VIEW_DIGITS = 4
+_UNI = "uni"
 
 
 class EdgeStore:
     """A :class:`~crossalign.search.store.VectorStore` in a folder of its own.
 
     Every view of an item is a point of its own: a graph over single vectors is several times faster and more
-    accurate than one over sets of vectors. The points of an item are always written by one logged operation.
+    accurate than one over sets of vectors. The points of an item are always written by one logged operation; the first
+    also carries the item's uni-modal vector, under a name of its own.
     """
 
-    def __init__(self, shard: Any, folder: Path, dim: int, views: int) -> None:
+    def __init__(self, shard: Any, folder: Path, dim: int, views: int, uni: int | None) -> None:
         self._shard = shard
         self._folder = folder
         self._count: int | None = None
-        self._candidates = _SEARCH_CANDIDATES if views == 1 else _SEARCH_CANDIDATES_OF_VIEWS
         self.dim = dim
         self.views = views
+        self.uni = uni
 
     @classmethod
     def create(
-        cls, folder: str | Path, dim: int, views: int = 1, *, exact_kilobytes: int = _EXACT_KILOBYTES
+        cls,
+        folder: str | Path,
+        dim: int,
+        views: int = 1,
+        *,
+        uni: int | None = None,
+        exact_kilobytes: int = _EXACT_KILOBYTES,
     ) -> EdgeStore:
         """Make an empty store for items of ``views`` vectors of width ``dim`` in a folder that holds none.
 
@@ -56,15 +65,17 @@ class EdgeStore:
             folder: place of the store.
             dim: D, width of a vector.
             views: V, vectors an item.
+            uni: E, width of the uni-modal vector of an item; None: items have none.
             exact_kilobytes: with less vector data than this, every search compares all of it.
         """
         folder = Path(folder)
+        widths = {"": dim} if uni is None else {"": dim, _UNI: uni}
+        graph = edge.HnswIndexConfig(_GRAPH_EDGES, _BUILD_CANDIDATES, exact_kilobytes)
         config = edge.EdgeConfig(
-            vectors=edge.EdgeVectorParams(
-                dim,
-                edge.Distance.Dot,
-                hnsw_config=edge.HnswIndexConfig(_GRAPH_EDGES, _BUILD_CANDIDATES, exact_kilobytes),
-            ),
+            vectors={
+                name: edge.EdgeVectorParams(width, edge.Distance.Dot, hnsw_config=graph)
+                for name, width in widths.items()
+            },
             # One large segment: a query then walks one graph.
             optimizers=edge.EdgeOptimizersConfig(
                 indexing_threshold=exact_kilobytes, default_segment_number=1
@@ -78,16 +89,25 @@ class EdgeStore:
             prefixes = edge.KeywordIndexParams(prefix=True, enable_hnsw=False)
             shard.update(edge.UpdateOperation.create_field_index("id", prefixes))
             shard.flush()
-        return cls(shard, folder, dim, views)
+        return cls(shard, folder, dim, views, uni)
 
     @classmethod
-    def open(cls, folder: str | Path, dim: int, views: int = 1, *, count: int | None = None) -> EdgeStore:
+    def open(
+        cls,
+        folder: str | Path,
+        dim: int,
+        views: int = 1,
+        *,
+        uni: int | None = None,
+        count: int | None = None,
+    ) -> EdgeStore:
         """Open a store made by :meth:`create`.
 
         Args:
             folder: place of the store.
             dim: D, width of a vector.
             views: V, vectors an item.
+            uni: E, width of the uni-modal vector of an item; None: items have none.
             count: refuse it unless there are so many items and files large enough for them. No vector is read, so
                 that takes the same time for many as for few; :meth:`verify` reads all.
 
@@ -98,21 +118,34 @@ class EdgeStore:
         if count is not None:
             # Before the engine sees them: it fills files that were cut.
             _check_count(folder, min(count, _vector_bytes(folder) // (4 * dim * views)), count)
+            if uni is not None:
+                _check_count(folder, min(count, _vector_bytes(folder, _UNI) // (4 * uni)), count)
         with _told(folder):
-            store = cls(edge.EdgeShard.load(str(folder)), folder, dim, views)
+            store = cls(edge.EdgeShard.load(str(folder)), folder, dim, views, uni)
         if count is not None and (found := store.count()) != count:
             store.close()
             _check_count(folder, found, count)
         return store
 
-    def upsert(self, ids: Sequence[str], vectors: np.ndarray, payloads: Sequence[Mapping[str, Any]]) -> None:
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        payloads: Sequence[Mapping[str, Any]],
+        uni: np.ndarray | None = None,
+    ) -> None:
         """Write items; one with the same id is replaced."""
         table = np.asarray(vectors, dtype=np.float32).reshape(len(ids), self.views, self.dim)
-        points = [
-            edge.Point(_point(item, view), vector.tolist(), {**payload, "id": item, "view": view})
-            for item, views, payload in zip(ids, table, payloads, strict=True)
-            for view, vector in enumerate(views)
-        ]
+        if (uni is None) != (self.uni is None):
+            raise ValueError("uni-modal vectors must be given where the store has them, and only there")
+        alone = None if uni is None else np.asarray(uni, dtype=np.float32).reshape(len(ids), -1)
+        points = []
+        for place, (item, payload) in enumerate(zip(ids, payloads, strict=True)):
+            for view, vector in enumerate(table[place].tolist()):
+                named = {"": vector}
+                if alone is not None and view == 0:
+                    named[_UNI] = alone[place].tolist()
+                points.append(edge.Point(_point(item, view), named, {**payload, "id": item, "view": view}))
         self._count = None
         if points:
             with _told(self._folder):
@@ -136,13 +169,17 @@ class EdgeStore:
         with _told(self._folder):
             records = self._shard.retrieve(self._points(sorted(set(ids))), True, True) if ids else []
         vectors: dict[str, list[Any]] = {}
+        alone: dict[str, np.ndarray] = {}
         payloads: dict[str, dict[str, Any]] = {}
         for record in sorted(records, key=lambda record: record.payload["view"]):
-            payload = _without_keys(record.payload)
-            vectors.setdefault(record.payload["id"], []).append(record.vector)
-            payloads[record.payload["id"]] = payload
+            item, found = record.payload["id"], record.vector
+            if isinstance(found, dict):
+                alone[item] = np.asarray(found[_UNI], dtype=np.float32)
+                found = found[""]
+            vectors.setdefault(item, []).append(found)
+            payloads[item] = _without_keys(record.payload)
         return {
-            item: StoreRecord(item, payloads[item], np.asarray(views, dtype=np.float32))
+            item: StoreRecord(item, payloads[item], np.asarray(views, dtype=np.float32), alone.get(item))
             for item, views in vectors.items()
         }
 
@@ -161,18 +198,23 @@ class EdgeStore:
             if offset is None:
                 return
 
-    def search(self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "") -> list[StoreHit]:
-        """The ``k`` best items for ``(Q, D)`` queries."""
+    def search(
+        self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "", space: Space = "cross"
+    ) -> list[StoreHit]:
+        """The ``k`` best items for ``(Q, D)`` queries, or ``(Q, E)`` in the uni-modal space."""
         rows = np.asarray(queries, dtype=np.float32)
-        if rows.ndim != 2 or rows.shape[1] != self.dim:
-            raise ValueError(f"queries must be (Q, {self.dim}), not {rows.shape}")
+        width = self.dim if space == "cross" else self.uni
+        if rows.ndim != 2 or rows.shape[1] != width:
+            raise ValueError(f"queries must be (Q, {width}), not {rows.shape}")
         k = min(k, self.count())
         if k < 1:
             return []
         within = edge.Filter(must=[edge.FieldCondition(key="id", match=edge.MatchPrefix(prefix))])
         best: dict[str, tuple[float, str]] = {}
         for row in rows:
-            for item, score, point in self._nearest(row.tolist(), k, exact, within if prefix else None):
+            for item, score, point in self._nearest(
+                row.tolist(), k, exact, within if prefix else None, space
+            ):
                 if item not in best or score > best[item][0]:
                     best[item] = (score, point)
         if not best:
@@ -189,17 +231,23 @@ class EdgeStore:
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
 
     def _nearest(
-        self, query: list[float], k: int, exact: bool, within: edge.Filter | None
+        self, query: list[float], k: int, exact: bool, within: edge.Filter | None, space: Space
     ) -> list[tuple[str, float, str]]:
         """The ``k`` best items and all equal to the last: item, score and point of its best view, best first."""
         # The best view of the item on rank k has at most all views of the k - 1 items before it ahead of it. One
         # more tells whether others are equal to it.
-        limit = (k - 1) * self.views + 2
+        views, using = (self.views, None) if space == "cross" else (1, _UNI)
+        candidates = _SEARCH_CANDIDATES if views == 1 else _SEARCH_CANDIDATES_OF_VIEWS
+        limit = (k - 1) * views + 2
         while True:
-            parameters = edge.SearchParams(hnsw_ef=max(self._candidates, limit + k), exact=exact)
+            parameters = edge.SearchParams(hnsw_ef=max(candidates, limit + k), exact=exact)
             # Payloads are left out: reading them for every view takes longer than finding the views.
             request = edge.QueryRequest(
-                limit, query=edge.Query.Nearest(query), with_payload=False, filter=within, params=parameters
+                limit,
+                query=edge.Query.Nearest(query, using),
+                with_payload=False,
+                filter=within,
+                params=parameters,
             )
             with _told(self._folder):
                 points = self._shard.query(request)
@@ -223,15 +271,23 @@ class EdgeStore:
         """Raise CrossAlignError unless there are ``count`` items and each can be found; reads every vector."""
         points = count * self.views
         with _told(self._folder):
-            request = edge.QueryRequest(
-                points + 1,
-                query=edge.Query.Nearest([0.0] * self.dim),
-                with_payload=False,
-                params=edge.SearchParams(exact=True),
-            )
             # The count and the scan read different files: a lost vector file leaves the count as it was.
-            found = min(len(self._shard.query(request)), self._shard.count(edge.CountRequest(exact=True)))
+            found = min(
+                self._scanned(points, self.dim, None), self._shard.count(edge.CountRequest(exact=True))
+            )
+            alone = count if self.uni is None else self._scanned(count, self.uni, _UNI)
         _check_count(self._folder, found, points)
+        _check_count(self._folder, alone, count)
+
+    def _scanned(self, most: int, width: int, using: str | None) -> int:
+        """How many vectors a scan of all finds; one more than ``most`` at most."""
+        request = edge.QueryRequest(
+            most + 1,
+            query=edge.Query.Nearest([0.0] * width, using),
+            with_payload=False,
+            params=edge.SearchParams(exact=True),
+        )
+        return len(self._shard.query(request))
 
     def optimize(self) -> None:
         """Bring the approximate index up to date and give back the room of deleted items."""
@@ -257,12 +313,13 @@ def _point(item: str, view: int) -> str:
     return f"{str(uuid.uuid5(_NAMESPACE, item))[:-_VIEW_DIGITS]}{view:0{_VIEW_DIGITS}x}"
 
 
-def _vector_bytes(folder: Path) -> int:
-    """Size of the files of vectors, without the marks of deleted ones that lie beside them."""
+def _vector_bytes(folder: Path, name: str = "") -> int:
+    """Size of the files of vectors of a name, without the marks of deleted ones that lie beside them."""
     segments = folder / "segments"
+    storage = f"vector_storage-{name}" if name else "vector_storage"
     return sum(
         file.stat().st_size
-        for file in segments.glob("*/vector_storage/**/*")
+        for file in segments.glob(f"*/{storage}/**/*")
         if file.is_file() and not any(part.startswith("deleted") for part in file.relative_to(segments).parts)
     )
 

@@ -1,34 +1,47 @@
-"""What search needs of models: embeddings and a fingerprint of one, perhaps cut; scores of another."""
+"""What search needs of models: embeddings in one or two spaces and a fingerprint, perhaps cut; scores of another."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from crossalign.devices import usable_device
+from crossalign.encoding import Encoding, Space
 from crossalign.ensemble import EnsembleModel, is_ensemble, open_ensemble
 from crossalign.errors import CrossAlignError
-from crossalign.model import RetrievalModel
+from crossalign.model import RetrievalModel, embedding_in, evaluation_mode
 from crossalign.search.scan import Failure
 from crossalign.truncation import check_width, truncate
 
 __all__ = [
+    "Embedded",
     "EmbeddingModel",
     "PhotoScorer",
     "TruncatedModel",
     "embed_images",
+    "embed_texts",
     "load_model",
     "model_name",
+    "uni_width",
 ]
 
 
+_SPACES: tuple[Space, Space] = ("cross", "uni")
+
+
 class EmbeddingModel(Protocol):
-    """The part of :class:`crossalign.RetrievalModel` that search uses."""
+    """The part of :class:`crossalign.RetrievalModel` that search uses.
+
+    A model with uni-modal heads also has ``uni_modal_width``, and its ``encode_images`` and ``encode_texts`` take
+    ``space="uni"``; see :func:`uni_width`.
+    """
 
     @property
     def fingerprint(self) -> str:
@@ -134,19 +147,91 @@ def load_model(
         raise CrossAlignError(f"{model}: {error}") from None
 
 
-def embed_images(model: EmbeddingModel, images: Sequence[Image]) -> np.ndarray:
-    """Embed pictures: ``(n, V, D)`` float32 with V = 1 for a model of one view.
+@dataclass(frozen=True)
+class Embedded:
+    """What an index stores of items.
+
+    Attributes:
+        cross: ``(n, V, D)`` float32, compared with the other modality; V is 1 for a model of one view.
+        uni: ``(n, E)`` float32 of unit norm, compared with the same modality; None without uni-modal heads.
+    """
+
+    cross: np.ndarray
+    uni: np.ndarray | None = None
+
+
+def uni_width(model: EmbeddingModel) -> int | None:
+    """E, width of a model's uni-modal embeddings; None for a model without heads for them."""
+    if isinstance(model, TruncatedModel):
+        return uni_width(model.model)
+    width = model.config.uni_modal_width if isinstance(model, RetrievalModel) else None
+    return width or getattr(model, "uni_modal_width", None)
+
+
+def embed_images(model: EmbeddingModel, images: Sequence[Image], *, uni: bool = False) -> Embedded:
+    """Embed pictures, in both spaces at once where ``uni`` is asked for.
 
     Raises:
         CrossAlignError: an embedding is not finite.
     """
-    vectors = (
-        model.encode_images(images, batch_size=max(1, len(images))).numpy().astype(np.float32, copy=False)
-    )
+    if uni and isinstance(inner := _whole(model), RetrievalModel):
+        found = _in_both(model, inner, lambda: inner.image_tower(inner.image_inputs(images)))
+    else:
+        size = max(1, len(images))
+        found = (
+            model.encode_images(images, batch_size=size),
+            _uni(model).encode_images(images, batch_size=size, space="uni") if uni else None,
+        )
+    return _checked(*found, "image")
+
+
+def embed_texts(model: EmbeddingModel, texts: Sequence[str], *, uni: bool = False) -> Embedded:
+    """Embed texts, in both spaces at once where ``uni`` is asked for.
+
+    Raises:
+        CrossAlignError: an embedding is not finite.
+    """
+    if uni and isinstance(inner := _whole(model), RetrievalModel):
+        found = _in_both(model, inner, lambda: inner.text_tower(inner.text_inputs(texts)))
+    else:
+        size = max(1, len(texts))
+        found = (
+            model.encode_texts(texts, batch_size=size),
+            _uni(model).encode_texts(texts, batch_size=size, space="uni") if uni else None,
+        )
+    return _checked(*found, "text")
+
+
+def _whole(model: EmbeddingModel) -> EmbeddingModel:
+    """The model as it is before it is cut."""
+    return model.model if isinstance(model, TruncatedModel) else model
+
+
+def _uni(model: EmbeddingModel) -> Any:
+    """The model as one that takes ``space``: uni-modal embeddings are not cut."""
+    return _whole(model)
+
+
+def _in_both(
+    model: EmbeddingModel, inner: RetrievalModel, encode: Callable[[], Encoding]
+) -> tuple[Tensor, Tensor | None]:
+    """Both embeddings by one pass of the tower."""
+    with torch.inference_mode(), evaluation_mode(inner):
+        encoding = encode()
+    cross, alone = (embedding_in(encoding, space).float().cpu() for space in _SPACES)
+    if isinstance(model, TruncatedModel):
+        cross = truncate(cross, model.dim, model.embedding_parts)
+    return cross, alone
+
+
+def _checked(cross: Tensor, uni: Tensor | None, what: str) -> Embedded:
+    vectors = cross.numpy().astype(np.float32, copy=False)
     if vectors.ndim == 2:
         vectors = vectors[:, None]
-    if not np.isfinite(vectors).all():
-        raise CrossAlignError(
-            "the model's image embeddings are not finite: its training has diverged; train it again"
-        )
-    return vectors
+    alone = None if uni is None else uni.numpy().astype(np.float32, copy=False)
+    for given in (vectors, alone):
+        if given is not None and not np.isfinite(given).all():
+            raise CrossAlignError(
+                f"the model's {what} embeddings are not finite: its training has diverged; train it again"
+            )
+    return Embedded(vectors, alone)

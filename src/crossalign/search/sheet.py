@@ -1,4 +1,4 @@
-"""A contact sheet: the hits of one query as a picture."""
+"""A contact sheet: the hits of one query, photos or texts, as a picture."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from crossalign.drawing import (
     wrapped,
 )
 from crossalign.errors import CrossAlignError
-from crossalign.search.hit import Hit
+from crossalign.search.hit import Hit, TextHit
 
-__all__ = ["contact_sheet", "save_contact_sheet"]
+__all__ = ["contact_sheet", "save_contact_sheet", "text_sheet"]
 
 _MARGIN = 40
 _GAP = 24
 _FRAME = (260, 220)
 _LINE = 24
+_TEXT_WIDTH = 1000
 
 
 def contact_sheet(
@@ -57,15 +58,60 @@ def contact_sheet(
     return sheet
 
 
+def text_sheet(hits: Sequence[TextHit], query: str | Image.Image, *, note: str = "") -> Image.Image:
+    """Draw texts under the query, a paragraph each with rank, score and the photo it describes where there is one.
+
+    Args:
+        hits: best first.
+        query: words, or the picture that was searched with.
+        note: a quiet line under the query.
+    """
+    inner = _TEXT_WIDTH - 2 * _MARGIN
+    header = _header(query, note, inner, "Texts for this one")
+    rows = [_text_row(hit, inner) for hit in hits]
+    top = _MARGIN + header.height + _GAP
+    height = top + sum(row.height + _GAP for row in rows) + _MARGIN - (_GAP if rows else 0)
+    sheet = Image.new("RGB", (_TEXT_WIDTH, height), PAPER)
+    sheet.paste(header, (_MARGIN, _MARGIN))
+    for row in rows:
+        sheet.paste(row, (_MARGIN, top))
+        top += row.height + _GAP
+    return sheet
+
+
+def _text_row(hit: TextHit, width: int) -> Image.Image:
+    """Rank, the photo where it can be read, words, score."""
+    photo = next((seen for path in hit.photos[:1] if (seen := _photo(path)) is not None), None)
+    photo = None if photo is None else fitted(photo, (120, 90))
+    rank, score = str(hit.rank), f"{hit.score:.3f}"
+    bold, quiet, font = font_for(15, rank), font_for(15, score), font_for(20, hit.text)
+    badge = max(24, int(bold.getlength(rank)) + 14)
+    left = badge + 12 + (0 if photo is None else 120 + 12)
+    lines = wrapped(hit.text, font, width - left - int(quiet.getlength(score)) - 16, limit=4)
+    height = max(len(lines) * 28, 28, 0 if photo is None else photo.height)
+    row = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(row)
+    paste_pill(row, (0, 2, badge, 26), INK)
+    draw.text((badge / 2, 14), rank, PAPER, bold, anchor="mm")
+    if photo is not None:
+        row.paste(photo, (badge + 12, 0))
+    for number, line in enumerate(lines):
+        draw.text((left, 2 + 28 * number), line, INK, font)
+    draw.text((width, 14), score, QUIET, quiet, anchor="rm")
+    return row
+
+
 def save_contact_sheet(sheet: Image.Image, path: str | Path) -> None:
     """Write a sheet; see :func:`~crossalign.drawing.save_picture`."""
     save_picture(sheet, path)
 
 
-def _header(query: str | Image.Image, note: str, width: int) -> Image.Image:
+def _header(
+    query: str | Image.Image, note: str, width: int, told: str = "Photos like this one"
+) -> Image.Image:
     """The query as a headline, or as a picture with a headline beside it, and the note below."""
     picture = None if isinstance(query, str) else fitted(query, (_FRAME[0], 160))
-    headline = query if isinstance(query, str) else "Photos like this one"
+    headline = query if isinstance(query, str) else told
     left = picture.width + _GAP if picture is not None else 0
     size = 32 if len(headline) <= 90 else 24
     lines = wrapped(headline, font_for(size, headline), width - left, limit=4)

@@ -8,16 +8,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from crossalign.encoding import Space
+
 __all__ = ["StoreHit", "StoreRecord", "VectorStore"]
 
 
 @dataclass(frozen=True)
 class StoreRecord:
-    """One stored item: its payload and, where asked for, its vectors ``(V, D)``."""
+    """One stored item: its payload and, where asked for, its vectors ``(V, D)`` and its uni-modal one ``(E,)``."""
 
     id: str
     payload: Mapping[str, Any]
     vectors: np.ndarray | None = None
+    uni: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class StoreHit:
 
 class VectorStore(Protocol):
     """Items of V vectors of width D each (V is 1 for ordinary embeddings), compared by inner product.
+
+    Beside them an item may have one vector of width E that only others of its kind are compared with.
 
     An item's vectors and payload are written together, so that they cannot disagree, and a write that has
     returned outlives the process, however that ends. One process holds a store open at a time.
@@ -46,8 +51,24 @@ class VectorStore(Protocol):
         """V, vectors an item."""
         ...
 
-    def upsert(self, ids: Sequence[str], vectors: np.ndarray, payloads: Sequence[Mapping[str, Any]]) -> None:
-        """Write items, replacing those of the same id; ``(n, V, D)``, or ``(n, D)`` where V is 1."""
+    @property
+    def uni(self) -> int | None:
+        """E, width of an item's uni-modal vector; None where items have none."""
+        ...
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: np.ndarray,
+        payloads: Sequence[Mapping[str, Any]],
+        uni: np.ndarray | None = None,
+    ) -> None:
+        """Write items, replacing those of the same id.
+
+        Args:
+            vectors: ``(n, V, D)``, or ``(n, D)`` where V is 1.
+            uni: ``(n, E)``, given where the store has such vectors, and only there.
+        """
         ...
 
     def update_payloads(self, payloads: Mapping[str, Mapping[str, Any]]) -> None:
@@ -66,16 +87,20 @@ class VectorStore(Protocol):
         """Every item, without vectors, in no particular order."""
         ...
 
-    def search(self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "") -> list[StoreHit]:
-        """The ``k`` best items for ``(Q, D)`` queries, one hit an item, best first, equal scores by id.
+    def search(
+        self, queries: np.ndarray, k: int, *, exact: bool = False, prefix: str = "", space: Space = "cross"
+    ) -> list[StoreHit]:
+        """The ``k`` best items for queries, one hit an item, best first, equal scores by id.
 
         The approximate index may miss some of many equal ones, too.
 
         Args:
-            queries: rows whose best inner product with any view counts.
+            queries: ``(Q, D)``, or ``(Q, E)`` in the uni-modal space: rows whose best inner product with any view
+                counts.
             k: hits at most.
             exact: compare with every vector instead of using the approximate index.
             prefix: only items whose id begins with this.
+            space: ``"cross"``, or ``"uni"`` for the uni-modal vectors.
         """
         ...
 

@@ -12,7 +12,7 @@ from PIL.Image import Image
 from crossalign.errors import CrossAlignError
 from crossalign.progress import progress_bar
 from crossalign.search.catalogue import PhotoEntry, read_catalogue
-from crossalign.search.models import EmbeddingModel, embed_images
+from crossalign.search.opening import Embedder
 from crossalign.search.reading import PIXELS_AT_ONCE, Reading, read_ahead, read_photo
 from crossalign.search.scan import Failure, Scan
 from crossalign.search.store import VectorStore
@@ -20,7 +20,7 @@ from crossalign.search.store import VectorStore
 __all__ = ["Plan", "StoreUpdate", "plan_update"]
 
 _SMALL_STEP = 256
-_Item = tuple[str, PhotoEntry, np.ndarray]
+_Item = tuple[str, PhotoEntry, np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class StoreUpdate:
     """
 
     def __init__(
-        self, store: VectorStore, model: EmbeddingModel, folder: Path, plan: Plan, *, batch_size: int = 32
+        self, store: VectorStore, model: Embedder, folder: Path, plan: Plan, *, batch_size: int = 32
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.failures: list[Failure] = []
@@ -123,10 +123,15 @@ class StoreUpdate:
         # The old place goes first: cut off in between, a photo is missing until the next run, never doubled.
         self._store.delete(moved)
         if items:
-            files, entries, vectors = zip(*items, strict=True)
-            self._store.upsert(files, np.stack(vectors), [entry.payload() for entry in entries])
+            files, entries, vectors, alone = zip(*items, strict=True)
+            self._store.upsert(
+                files,
+                np.stack(vectors),
+                [entry.payload() for entry in entries],
+                None if self._store.uni is None else np.stack(alone),
+            )
         self._store.update_payloads(self._touched)
-        self._homes.update({entry.sha256: file for file, entry, _ in items})
+        self._homes.update({entry.sha256: file for file, entry, *_ in items})
         self._new, self._copies, self._touched = [], [], {}
 
     def _reuse(self) -> tuple[list[_Item], list[str]]:
@@ -141,9 +146,8 @@ class StoreUpdate:
                 self._take(read_photo(self._folder, reading.file))
                 continue
             was = PhotoEntry.from_payload(record.payload)
-            items.append(
-                (reading.file, PhotoEntry.from_reading(reading, was.width, was.height), record.vectors)
-            )
+            entry = PhotoEntry.from_reading(reading, was.width, was.height)
+            items.append((reading.file, entry, record.vectors, record.uni))
             if record.id not in self._gone:
                 self._count(reading.file)
                 continue
@@ -159,7 +163,8 @@ class StoreUpdate:
         """Photos with new content and their embeddings."""
         if not self._new:
             return []
-        embeddings = embed_images(self._model, [image for _, image in self._new])
+        embedded = self._model.images([image for _, image in self._new])
+        embeddings = embedded.cross
         if embeddings.shape[1:] != (self._store.views, self._store.dim):
             raise CrossAlignError(
                 f"the model gave {embeddings.shape[1]} embeddings of width {embeddings.shape[2]} a photo, "
@@ -167,10 +172,10 @@ class StoreUpdate:
                 "build it again with 'crossalign index --rebuild'"
             )
         items: list[_Item] = []
-        for (reading, image), embedding in zip(self._new, embeddings, strict=True):
-            items.append(
-                (reading.file, PhotoEntry.from_reading(reading, image.width, image.height), embedding)
-            )
+        for place, (reading, image) in enumerate(self._new):
+            entry = PhotoEntry.from_reading(reading, image.width, image.height)
+            alone = None if embedded.uni is None else embedded.uni[place]
+            items.append((reading.file, entry, embeddings[place], alone))
             self._count(reading.file)
         return items
 
