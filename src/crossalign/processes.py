@@ -6,6 +6,7 @@ One process a device, started by ``torchrun``. Alone, everything here gives back
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ T = TypeVar("T")
 
 # The others wait so long for a process that evaluates, and for one that has stopped answering.
 PATIENCE = timedelta(hours=2)
+# How backends tell that another process is gone.
+LOST = re.compile(
+    "connection|peer|timed? ?out|broken pipe|socket|rendezvous|store|remote process", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -201,11 +206,11 @@ _TOGETHER = True
 def each_by_itself() -> Iterator[None]:
     """Work of which one process may have more than another: nothing inside waits for the others."""
     global _TOGETHER
-    _TOGETHER = False
+    before, _TOGETHER = _TOGETHER, False
     try:
         yield
     finally:
-        _TOGETHER = True
+        _TOGETHER = before
 
 
 def summed_over_processes(tensor: Tensor) -> Tensor:
@@ -253,7 +258,8 @@ def _others_may_end() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, dist.DistError) as error:
-        if isinstance(error, CrossAlignError):
+        # Other faults, such as memory that runs out, keep their own words.
+        if not LOST.search(str(error)):
             raise
         raise CrossAlignError(
             "another process of this training has ended or does not answer; its own message says why. Start all of "

@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from crossalign.data.loading import PairSampler, TrainingLoader
+from crossalign.data.teachers import TeacherSource
 from crossalign.evaluation.scene_words import region_rule
 from crossalign.objective import Objective
 from crossalign.processes import ALONE, Processes, joined_processes
@@ -36,7 +37,10 @@ def one_step(
     words = model.text_tower.tokenizer
     objective = Objective(recipe.objective, model.config, vocabulary=words.size if words else 0)
     sampler = PairSampler(split, recipe.training.batch_size, recipe.seed)
-    loader = TrainingLoader(split, images, texts, sampler, processes=processes)
+    teachers = None
+    if data.teachers is not None:
+        teachers = TeacherSource.open(sources.collection, split, data.teachers.images, data.teachers.texts)
+    loader = TrainingLoader(split, images, texts, sampler, teachers=teachers, processes=processes)
     modules = TrainingModules(model, objective, region_rule(model, sources), processes)
     # In double precision, so that nothing but the order of sums may differ.
     fabric = Fabric(accelerator="cpu", devices=1, precision="64-true")

@@ -208,4 +208,6 @@ def _by_name(recipe: Mapping[str, Any]) -> dict[str, Any]:
             data[key] = Path(data[key]).name
     if isinstance(data.get("image_features"), list):
         data["image_features"] = [Path(name).name for name in data["image_features"]]
+    if isinstance(data.get("teachers"), dict):
+        data["teachers"] = {kind: Path(name).name for kind, name in data["teachers"].items()}
     return {**recipe, "name": "", "data": data}

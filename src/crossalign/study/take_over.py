@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from crossalign.errors import CrossAlignError
@@ -13,6 +14,7 @@ from crossalign.study.records import (
     FOLDER,
     RunRecord,
     differing_from,
+    load_result,
     portable_recipe,
     ranks_path,
     read_records,
@@ -36,7 +38,7 @@ def take_over(planned: Sequence[PlannedRun], study: str, out: Path, others: Sequ
         Where each record was found, by the key of its run.
 
     Raises:
-        CrossAlignError: a folder is that of no study, or holds a damaged record.
+        CrossAlignError: a folder is that of no study, or holds a damaged record or one without its ranks.
     """
     found: dict[str, str] = {}
     for folder in others:
@@ -57,6 +59,8 @@ def take_over(planned: Sequence[PlannedRun], study: str, out: Path, others: Sequ
 
 
 def _copy(record: RunRecord, run: PlannedRun, study: str, folder: Path, out: Path) -> str:
+    # Refuses ranks that are missing or not those of the record.
+    load_result(folder, replace(run, variant=record.variant), record)
     source = f"{record.variant}-seed{record.seed}"
     taken = record.model_copy(
         update={

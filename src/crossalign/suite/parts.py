@@ -253,7 +253,7 @@ def class_part(subject: Subject, photos: LabelledPhotos, key: str, progress: boo
     assert subject.model is not None
     if not subject.compares_texts:
         raise LeftOutError(_PAIRS_ALONE.format("images"))
-    if not subject.model.config.image.backbones:
+    if subject.model.dual is None and not subject.model.config.image.backbones:
         raise LeftOutError("the model takes imported features and encodes no photos")
     table = group_retrieval(
         embed_photos(subject.model, photos.paths, progress=progress),

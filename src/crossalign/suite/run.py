@@ -59,9 +59,13 @@ def evaluate_suite(
     Raises:
         CrossAlignError: what is named is not there, is damaged or does not fit the model.
     """
+    if cxc is not None and split not in ("val", "test"):
+        raise CrossAlignError(
+            f"Crisscrossed Captions has judgements of the splits val and test, not of {split}; leave --cxc out"
+        )
     # All that is named is read before anything is encoded.
     sets = None if sts is None else read_sts(sts)
-    crossed = None if cxc is None else read_cxc(cxc, "val" if split == "val" else "test")
+    crossed = None if cxc is None else read_cxc(cxc, split)
     judged = None if judgements is None else read_judgements(judgements)
     labelled = [read_labelled_photos(place) for place in classes]
     subject = open_subject(name, collection, image_features, text_features, raw=raw, device=device)

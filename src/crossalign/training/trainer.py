@@ -247,7 +247,8 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
                 optimizer.zero_grad(set_to_none=True)
                 if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
                     collapse.check(
-                        objective.base.collapsed(terms["hinge"].item(), len(batch.image_rows)), state.step
+                        objective.base.collapsed(terms["hinge"].item(), recipe.training.batch_size),
+                        state.step,
                     )
                     state.collapsed = collapse.count
                 if logged and log is not None:
