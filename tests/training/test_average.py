@@ -55,6 +55,8 @@ def test_the_mean_is_that_of_a_plain_loop_and_is_used_like_a_run(
     told = json.loads(capsys.readouterr().out)
     out = tmp_path / "run-last-3"
     assert told["out"] == str(out)
+    main_ended(["train", str(toy), "--out", str(out), "--resume", "auto"], 1)
+    assert "holds an average of models and no run" in capsys.readouterr().err
     members = [weights(kept_place(run, epoch)) for epoch in (1, 2, 3)]
     mean = weights(out / "model")
     for name, value in mean.items():

@@ -15,10 +15,13 @@ from crossalign.evaluation.gallery import EmbeddingGallery, gallery_table
 from crossalign.evaluation.of_run import RunEvaluation, evaluate_run
 from crossalign.evaluation.results import write_ranks
 from crossalign.provenance import code_state, machine, now, shown_command
+from crossalign.recipe import load_recipe
 from crossalign.study.records import Origin, RunOutcome
 from crossalign.study.settings import SuiteSettings
 from crossalign.suite import evaluate_suite
+from crossalign.training.fine_tuning import freeze_blocks
 from crossalign.training.metrics import read_metrics
+from crossalign.training.run_folder import RECIPE
 from crossalign.training.trainer import TrainingResult
 from crossalign.truncation import width_of_share
 
@@ -70,6 +73,7 @@ def measure_run(
     events = read_metrics(folder / "metrics.jsonl")
     validations = [event for event in events if event["kind"] == "validation"]
     trained = [event for event in events if event["kind"] == "train"]
+    freeze_blocks(measured.model, load_recipe(folder / RECIPE).optimizer)
     parameters = list(measured.model.parameters())
     return RunOutcome(
         result=measured.result.to_dict() | {"ranks": {"file": "ranks.npz", "sha256": checksum}},

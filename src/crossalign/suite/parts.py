@@ -26,7 +26,7 @@ from crossalign.suite.lookup import Lookup
 from crossalign.suite.result import Measure
 from crossalign.suite.spaces import EncodedPart, embed_photos, encode_part
 from crossalign.suite.sts import average, sentence_similarity
-from crossalign.suite.sts_files import SentencePairs
+from crossalign.suite.sts_files import STS_SETS, SentencePairs
 from crossalign.suite.subject import Subject
 
 __all__ = [
@@ -139,6 +139,9 @@ def sentence_part(subject: Subject, sets: dict[str, list[SentencePairs]], progre
     need_texts(subject)
     measured = sentence_similarity(lambda texts: subject.embed_texts(texts, progress), sets)
     mean = average(measured)
+    # Of fewer sets it is another number, and bears another name.
+    whole = set(measured) >= set(STS_SETS)
+    closing = "average" if whole else f"average_of_{len(measured)}"
     rows = [
         (name, f"{entry.all:.2f}", f"{entry.mean:.2f}", f"{entry.weighted:.2f}", f"{entry.pairs:,}")
         for name, entry in measured.items()
@@ -146,9 +149,9 @@ def sentence_part(subject: Subject, sets: dict[str, list[SentencePairs]], progre
     return Measure(
         "sts",
         "Sentence similarity",
-        {name: entry.all for name, entry in measured.items()} | {"average": mean},
+        {name: entry.all for name, entry in measured.items()} | {closing: mean},
         ("set", "Spearman", "mean of subsets", "weighted mean", "pairs"),
-        (*rows, ("average", f"{mean:.2f}", "", "", "")),
+        (*rows, (closing.replace("_", " "), f"{mean:.2f}", "", "", "")),
         "Spearman's correlation of cosines with judgements, in percent; all subsets of a set together.",
         {name: asdict(entry) for name, entry in measured.items()},
     )

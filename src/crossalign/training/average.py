@@ -27,7 +27,7 @@ from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training.fine_tuning import freeze_blocks, keep_frozen_norms
 from crossalign.training.metrics import read_metrics
-from crossalign.training.run_folder import RECIPE
+from crossalign.training.run_folder import AVERAGE, RECIPE
 from crossalign.training.state import kept_epochs, kept_place
 
 __all__ = [
@@ -235,7 +235,7 @@ def average_run(
         model.save_pretrained(temporary / "model")
         if recipe is not None:
             shutil.copyfile(Path(names[0]) / RECIPE, temporary / RECIPE)
-        write_json(temporary / "average.json", asdict(result) | {"command": command})
+        write_json(temporary / AVERAGE, asdict(result) | {"command": command})
     return result
 
 

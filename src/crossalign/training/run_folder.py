@@ -17,10 +17,21 @@ from crossalign.recipe_differences import differing_settings
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.state import RunState
 
-__all__ = ["RECIPE", "check_model", "check_place", "check_recipe", "cleared_without_step", "read_outcome"]
+__all__ = [
+    "AVERAGE",
+    "RECIPE",
+    "check_model",
+    "check_place",
+    "check_recipe",
+    "cleared_without_step",
+    "read_outcome",
+]
 
 # The first file of a run.
 RECIPE = "recipe.yaml"
+
+# What tells an average of models from a run.
+AVERAGE = "average.json"
 
 
 def check_place(folder: Path) -> None:
@@ -32,6 +43,10 @@ def check_place(folder: Path) -> None:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not there.is_dir():
         raise CrossAlignError(f"{there}: not a folder; choose another place for the run (--out)")
+    if (folder / AVERAGE).exists():
+        raise CrossAlignError(
+            f"{folder}: holds an average of models and no run; choose another folder (--out)"
+        )
     if there != folder or (folder / RECIPE).exists():
         return
     # A leading dot: what a run that was killed over its first file has left, or what a file manager has put there.
