@@ -17,7 +17,7 @@ from crossalign.model import RetrievalModel, embedding_in, evaluation_mode, scor
 from crossalign.progress import track
 from crossalign.scorers.blocks import PackedUnits
 
-__all__ = ["encode_split", "encode_units", "image_source", "packed_units", "text_source"]
+__all__ = ["encode_each", "encode_split", "encode_units", "image_source", "packed_units", "text_source"]
 
 
 def image_source(
@@ -75,7 +75,7 @@ def encode_split(
     def kept(encoding: Encoding) -> Tensor:
         return embedding_in(encoding, space).float().cpu()
 
-    seen, told, order = _encoded(model, images, texts, kept, batch_size, progress)
+    seen, told, order = encode_each(model, images, texts, kept, batch_size, progress)
     embeddings = torch.cat(told)
     text = torch.empty_like(embeddings)
     text[order] = embeddings
@@ -98,7 +98,7 @@ def encode_units(
     Raises:
         CrossAlignError: a photo that cannot be read.
     """
-    seen, told, order = _encoded(model, images, texts, packed_units, batch_size, progress)
+    seen, told, order = encode_each(model, images, texts, packed_units, batch_size, progress)
     return PackedUnits.cat(seen), PackedUnits.cat(told).reordered(order.argsort())
 
 
@@ -106,7 +106,7 @@ T = TypeVar("T")
 
 
 @torch.inference_mode()
-def _encoded(
+def encode_each(
     model: RetrievalModel,
     images: ImageSource,
     texts: TextSource,
@@ -114,7 +114,18 @@ def _encoded(
     batch_size: int,
     progress: bool,
 ) -> tuple[list[T], list[T], Tensor]:
-    """What is kept of each batch of images and of captions, and which captions stand where in the latter."""
+    """What is kept of each batch of images and of captions, and which captions stand where in the latter.
+
+    Args:
+        kept: of an encoded batch.
+
+    Returns:
+        A part for each batch of images, one for each batch of captions, and ``(m,)`` the position in the split of each
+        caption in the order of these parts.
+
+    Raises:
+        CrossAlignError: a photo that cannot be read.
+    """
     count = len(images.positions[0]) if images.stores else len(images.paths)
     # Captions of like length together: little is spent on padding.
     order = np.argsort([len(text) for text in texts.texts], kind="stable")

@@ -21,6 +21,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 from crossalign.suite.spaces import EncodedPart, embed_photos, embed_texts, encode_part
+from crossalign.towers.settings import UniModalHeadSettings
 
 
 def with_head(tower: torch.nn.Module) -> Callable[..., Encoding]:
@@ -42,6 +43,8 @@ def test_both_spaces_of_a_split(head: bool, tmp_path: Path, monkeypatch: pytest.
     split, images, texts = sources.split(model, "test")
     image, text = encode_split(model, images, texts)
     if head:
+        headed = model.config.model_copy(update={"uni_modal_head": UniModalHeadSettings(size=3)})
+        monkeypatch.setattr(model, "config", headed)
         for tower in (model.image_tower, model.text_tower):
             monkeypatch.setattr(tower, "forward", with_head(tower))
     part = encode_part(model, images, texts, batch_size=3)

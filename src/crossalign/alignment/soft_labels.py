@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from crossalign.errors import CrossAlignError
+from crossalign.losses.temperature import clamped_temperature
 from crossalign.masking import at_least_float32
 from crossalign.normalization import unit_norm
 
@@ -89,15 +90,7 @@ class _SoftLabels(nn.Module):
         self.teacher_temperature = teacher_temperature
 
     def _own(self, temperature: nn.Parameter) -> Tensor:
-        """A temperature, brought back into its range in place where training has pushed it out.
-
-        Clamping inside the graph instead would stop its gradient, and it would never come back. The copy lets the
-        loss be called twice before one backward pass.
-        """
-        if temperature.requires_grad:
-            with torch.no_grad():
-                temperature.clamp_(self.LOWEST, self.HIGHEST)
-        return temperature.clone()
+        return clamped_temperature(temperature, self.LOWEST, self.HIGHEST)
 
 
 class CrossModalSoftLabels(_SoftLabels):

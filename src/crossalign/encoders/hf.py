@@ -207,8 +207,11 @@ def checkpoint_blocks(network: Any) -> None:
     enable({"use_reentrant": False})
 
 
-def import_transformers() -> Any:
+def import_transformers(asked: str = "a Hugging Face text encoder") -> Any:
     """The package, without its bars and its notes.
+
+    Args:
+        asked: what needs it, for the message.
 
     Raises:
         CrossAlignError: it is not installed.
@@ -216,7 +219,7 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError:
-        raise missing_extra("transformers", "text", "a Hugging Face text encoder") from None
+        raise missing_extra("transformers", "text", asked) from None
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers

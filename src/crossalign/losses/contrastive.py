@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from crossalign.errors import CrossAlignError
 from crossalign.losses.pairs import same_image, square
+from crossalign.losses.temperature import clamped_temperature
 from crossalign.masking import at_least_float32
 
 __all__ = ["ContrastiveLoss"]
@@ -76,20 +77,10 @@ class ContrastiveLoss(nn.Module):
         """
         batch = square(scores)
         same = same_image(batch, image_ids, scores.device)
-        logits = at_least_float32(scores) / self._clamped_temperature()
+        temperature = clamped_temperature(self.temperature, self.LOWEST, self.HIGHEST)
+        logits = at_least_float32(scores) / temperature
         targets = same.to(logits.dtype) / same.sum(dim=1, keepdim=True)
         texts = -(targets * logits.log_softmax(dim=1)).sum(dim=1).mean()
         images = -(targets * logits.T.log_softmax(dim=1)).sum(dim=1).mean()
         loss = (texts + images) / 2
         return loss / batch if self.reduction == "paper" else loss
-
-    def _clamped_temperature(self) -> Tensor:
-        """The temperature, brought back into its range in place where training has pushed it out.
-
-        Clamping inside the graph instead would stop its gradient, and it would never come back. The copy lets
-        the loss be called twice before one backward pass.
-        """
-        if self.temperature.requires_grad:
-            with torch.no_grad():
-                self.temperature.clamp_(self.LOWEST, self.HIGHEST)
-        return self.temperature.clone()

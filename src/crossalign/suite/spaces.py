@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crossalign.data.loading import ImageSource, TextSource
-from crossalign.encode import packed_units
-from crossalign.encoding import Encoding
+from crossalign.encode import encode_each, packed_units
+from crossalign.encoding import Encoding, Space
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.gallery import EmbeddingGallery, ScoredGallery
 from crossalign.evaluation.relevance import Scores, product_scores
-from crossalign.model import RetrievalModel, evaluation_mode
-from crossalign.progress import track
+from crossalign.model import RetrievalModel, embedding_in
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.blocks import PackedUnits, score_blocks, score_pairs
 
 __all__ = ["EncodedPart", "embed_photos", "embed_texts", "embeds_alone", "encode_part"]
-
-T = TypeVar("T")
-_TEXTS, _PHOTOS = 256, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +81,9 @@ class EncodedPart:
 
 def embeds_alone(model: RetrievalModel) -> bool:
     """Whether a model compares within one modality: it has embeddings, or heads of their own for that."""
-    return model.config.scorer is None or getattr(model.config, "uni_modal_head", None) is not None
+    return model.config.scorer is None or model.config.uni_modal_head is not None
 
 
-@torch.inference_mode()
 def encode_part(
     model: RetrievalModel,
     images: ImageSource,
@@ -102,23 +97,12 @@ def encode_part(
     Raises:
         CrossAlignError: a photo that cannot be read.
     """
-    count = len(images.positions[0]) if images.stores else len(images.paths)
-    order = np.argsort([len(text) for text in texts.texts], kind="stable")
-    with evaluation_mode(model):
-        seen = [
-            _kept(
-                model,
-                model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)),
-            )
-            for start in track(range(0, count, batch_size), "encode images", enabled=progress)
-        ]
-        told = [
-            _kept(model, model.text_tower(texts(order[start : start + batch_size]).to(model.device)))
-            for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
-        ]
+    seen, told, order = encode_each(
+        model, images, texts, lambda batch: _kept(model, batch), batch_size, progress
+    )
     image, image_alone = _joined(seen)
     text, text_alone = _joined(told)
-    place = torch.from_numpy(order).argsort()
+    place = order.argsort()
     return EncodedPart(
         image,
         text[place] if isinstance(text, Tensor) else text.reordered(place),
@@ -135,17 +119,7 @@ def embed_texts(model: RetrievalModel, texts: Sequence[str], *, progress: bool =
     Raises:
         CrossAlignError: a model of pairs without uni-modal heads.
     """
-    order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-    chosen = [order[start : start + _TEXTS] for start in range(0, len(order), _TEXTS)]
-    embeddings = _embedded(
-        model,
-        lambda part: model.text_tower(model.text_inputs([texts[index] for index in part])),
-        chosen,
-        "encode sentences" if progress else "",
-    )
-    result = torch.empty_like(embeddings)
-    result[torch.tensor(order)] = embeddings
-    return result
+    return model.encode_texts(texts, progress=progress, space=_space(model)).flatten(1)
 
 
 def embed_photos(model: RetrievalModel, paths: Sequence[Path], *, progress: bool = False) -> Tensor:
@@ -155,34 +129,21 @@ def embed_photos(model: RetrievalModel, paths: Sequence[Path], *, progress: bool
         CrossAlignError: a model of pairs without uni-modal heads, or one that takes imported features alone; a photo
             that cannot be read.
     """
-    chosen = [paths[start : start + _PHOTOS] for start in range(0, len(paths), _PHOTOS)]
-    return _embedded(
-        model,
-        lambda part: model.image_tower(model.image_inputs(part)),
-        chosen,
-        "encode photos" if progress else "",
-    )
+    return model.encode_images(paths, progress=progress, space=_space(model)).flatten(1)
 
 
-@torch.inference_mode()
-def _embedded(
-    model: RetrievalModel, encode: Callable[[Any], Encoding], parts: Sequence[Any], told: str
-) -> Tensor:
-    if not embeds_alone(model):
-        model.require_embeddings()
-    with evaluation_mode(model):
-        found = [_alone(encode(part)) for part in track(parts, told, enabled=bool(told))]
-    return torch.cat(found)
+def _space(model: RetrievalModel) -> Space:
+    """In which a modality is compared with itself: that of the uni-modal heads, else that of both modalities."""
+    return "cross" if model.config.uni_modal_head is None else "uni"
 
 
-def _alone(encoding: Encoding) -> Tensor:
-    """The uni-modal head's embedding, else the one for both modalities; its views one after the other."""
-    embedding = encoding.embedding if encoding.unimodal is None else encoding.unimodal
-    return embedding.flatten(1).float().cpu()
+def _alone(model: RetrievalModel, encoding: Encoding) -> Tensor:
+    """What a modality is compared with itself by; views one after the other."""
+    return embedding_in(encoding, _space(model)).flatten(1).float().cpu()
 
 
 def _kept(model: RetrievalModel, encoding: Encoding) -> tuple[Tensor | PackedUnits, Tensor | None]:
-    alone = _alone(encoding) if embeds_alone(model) else None
+    alone = _alone(model, encoding) if embeds_alone(model) else None
     return (encoding.embedding.float().cpu() if model.scorer is None else packed_units(encoding)), alone
 
 

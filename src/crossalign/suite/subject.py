@@ -51,7 +51,7 @@ class Subject:
     @property
     def uni_modal(self) -> bool:
         """Whether it has heads of their own for comparing within a modality."""
-        return self.model is not None and getattr(self.model.config, "uni_modal_head", None) is not None
+        return self.model is not None and self.model.config.uni_modal_head is not None
 
     @property
     def compares_texts(self) -> bool:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from crossalign.encoders.dual.parts import DualEncoder, ImageHalf, TextHalf
 from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer
-from crossalign.encoders.hf import checkpoint_blocks
+from crossalign.encoders.hf import checkpoint_blocks, import_transformers
 from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.weights import state_digest
-from crossalign.errors import CrossAlignError, missing_extra
+from crossalign.errors import CrossAlignError
 from crossalign.settings import parse_settings
 
 __all__ = ["FAMILIES", "BlipImage", "Matcher", "embedding_width", "from_transformers", "transformers_parts"]
@@ -94,13 +94,7 @@ def transformers_parts(settings: DualEncoderSettings, folder: Path, matcher: boo
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError:
-        raise missing_extra("transformers", "text", "a dual encoder of transformers") from None
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    return transformers
+    return import_transformers("a dual encoder of transformers")
 
 
 def _checked_config(library: Any, settings: DualEncoderSettings) -> Any:
