@@ -36,6 +36,13 @@ def command(
     sts: Annotated[
         Path | None, typer.Option(help="Folder of STS12 to STS16, STSBenchmark and SICK, or some of them.")
     ] = None,
+    sentence_states: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder where token states of the sentences of --sts are kept; the next model with the same frozen "
+            "text encoder reads them instead of encoding."
+        ),
+    ] = None,
     cxc: Annotated[
         Path | None,
         typer.Option(help="Folder of the CSVs of Crisscrossed Captions; needs a collection of COCO."),
@@ -101,6 +108,7 @@ def command(
         text_features=text_features,
         raw=raw,
         sts=sts,
+        sentence_states=sentence_states,
         cxc=cxc,
         judgements=judgements,
         classes=classes or (),

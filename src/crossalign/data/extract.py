@@ -19,7 +19,7 @@ from crossalign.encoders.detector import Detector
 from crossalign.encoders.hf import TextBackbone
 from crossalign.errors import CrossAlignError
 
-__all__ = ["Extraction", "extract_images", "extract_texts"]
+__all__ = ["Extraction", "extract_images", "extract_sentences", "extract_texts"]
 
 
 def extract_images(
@@ -106,18 +106,77 @@ def extract_texts(
         CrossAlignError: the folder holds other features.
     """
     splits = [collection.split(name) for name in collection.splits]
+    return _write_states(
+        folder,
+        [caption_id for split in splits for caption_id in split.caption_ids],
+        [text for split in splits for text in split.texts],
+        backbone,
+        described=backbone.config.model_dump(mode="json"),
+        source=collection.name,
+        dtype=dtype,
+        batch_size=batch_size,
+        chunk=chunk,
+        progress=progress,
+    )
+
+
+def extract_sentences(
+    texts: Sequence[str],
+    folder: str | Path,
+    backbone: TextBackbone,
+    *,
+    dtype: Literal["float16", "float32"] = "float16",
+    batch_size: int = 64,
+    chunk: int = 2048,
+    progress: bool = True,
+) -> Extraction:
+    """Write the token states of different sentences, special tokens included; each sentence is its own id.
+
+    A run that was killed continues when it is called again.
+
+    Raises:
+        CrossAlignError: a sentence stands there twice, or the folder holds other features.
+    """
+    return _write_states(
+        folder,
+        texts,
+        texts,
+        backbone,
+        # Not where the encoder lies: every run has a copy of its own, and all of them go on with one store.
+        described=backbone.config.model_dump(mode="json", exclude={"name"}),
+        source="sentences",
+        dtype=dtype,
+        batch_size=batch_size,
+        chunk=chunk,
+        progress=progress,
+    )
+
+
+def _write_states(
+    folder: str | Path,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    backbone: TextBackbone,
+    *,
+    described: dict[str, Any],
+    source: str,
+    dtype: Literal["float16", "float32"],
+    batch_size: int,
+    chunk: int,
+    progress: bool,
+) -> Extraction:
     writer = FeatureWriter(
         folder,
-        ids=[caption_id for split in splits for caption_id in split.caption_ids],
+        ids=ids,
         dim=backbone.dim,
         units=None,
         dtype=dtype,
         manifest={
             "kind": "text",
-            "backbone": backbone.config.model_dump(mode="json"),
+            "backbone": described,
             "regions": None,
             "detector": None,
-            "source": collection.name,
+            "source": source,
         },
         boxes=False,
     )
@@ -125,8 +184,8 @@ def extract_texts(
         backbone.eval()
         start = write_texts(
             writer,
-            [text for split in splits for text in split.texts],
-            lambda texts: _encode_captions(backbone, texts),
+            texts,
+            lambda part: _encode_captions(backbone, part),
             batch_size=batch_size,
             chunk=chunk,
             progress=progress,

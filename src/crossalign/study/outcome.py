@@ -105,6 +105,8 @@ def _suite(folder: Path, suite: SuiteSettings, device: str | torch.device) -> di
         split=SPLIT,
         device=device,
         command=shown_command("crossalign", sys.argv[1:]),
+        # Beside the runs, for all of them.
+        sentence_states=folder.parent / "sentence-states",
         **suite.model_dump(),
     )
     result.save(folder / "results" / f"suite-{SPLIT}")

@@ -24,6 +24,7 @@ from crossalign.suite.eccv import coco_test_ids, eccv_metrics
 from crossalign.suite.judgements import Judgements, judgement_correlation
 from crossalign.suite.lookup import Lookup
 from crossalign.suite.result import Measure
+from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.spaces import EncodedPart, embed_photos, encode_part
 from crossalign.suite.sts import average, sentence_similarity
 from crossalign.suite.sts_files import STS_SETS, SentencePairs
@@ -134,10 +135,15 @@ def eccv_part(subject: Subject, split: Split, part: EncodedPart | None, progress
     )
 
 
-def sentence_part(subject: Subject, sets: dict[str, list[SentencePairs]], progress: bool) -> Measure:
+def sentence_part(
+    subject: Subject,
+    sets: dict[str, list[SentencePairs]],
+    progress: bool,
+    states: SentenceStates | None = None,
+) -> Measure:
     """Spearman's correlation on sets of sentence pairs."""
     need_texts(subject)
-    measured = sentence_similarity(lambda texts: subject.embed_texts(texts, progress), sets)
+    measured = sentence_similarity(lambda texts: subject.embed_texts(texts, progress, states), sets)
     mean = average(measured)
     # Of fewer sets it is another number, and bears another name.
     whole = set(measured) >= set(STS_SETS)

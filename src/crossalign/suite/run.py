@@ -19,6 +19,7 @@ from crossalign.suite.judgements import read_judgements
 from crossalign.suite.lookup import Lookup
 from crossalign.suite.parts import LeftOutError
 from crossalign.suite.result import Measure, Skipped, SuiteResult
+from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.spaces import EncodedPart, encode_part
 from crossalign.suite.sts_files import read_sts
 from crossalign.suite.subject import Subject, open_subject
@@ -39,6 +40,7 @@ def evaluate_suite(
     cxc: str | Path | None = None,
     judgements: str | Path | None = None,
     classes: Sequence[str | Path] = (),
+    sentence_states: str | Path | None = None,
     device: str | torch.device = "cpu",
     command: str = "",
     progress: bool = False,
@@ -54,6 +56,8 @@ def evaluate_suite(
         cxc: folder of the CSVs of Crisscrossed Captions.
         judgements: folder of Flickr8k's judgements by experts and by the crowd.
         classes: photos with classes, see :func:`~crossalign.suite.class_layouts.read_labelled_photos`.
+        sentence_states: folder where token states of the sentence pairs are kept for the next model with the same
+            frozen text encoder; None: encode them anew.
         command: kept with the result.
 
     Raises:
@@ -84,7 +88,8 @@ def evaluate_suite(
     retrieval = _collection_parts(subject, split, folds, command, progress, attempt, leave)
     lookup = None if subject.collection is None else Lookup(subject.collection)
     if sets is not None:
-        attempt("Sentence similarity", lambda: parts.sentence_part(subject, sets, progress))
+        states = None if sentence_states is None else SentenceStates(sentence_states)
+        attempt("Sentence similarity", lambda: parts.sentence_part(subject, sets, progress, states))
     else:
         leave("Sentence similarity", "no folder of sentence pairs is named (--sts)")
     found = {part.name: part for part in crossed or ()}

@@ -21,7 +21,7 @@ from crossalign.model import RetrievalModel, embedding_in
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.blocks import PackedUnits, score_blocks, score_pairs
 
-__all__ = ["EncodedPart", "embed_photos", "embed_texts", "embeds_alone", "encode_part"]
+__all__ = ["EncodedPart", "embed_photos", "embed_texts", "embeds_alone", "encode_part", "own_space"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +119,7 @@ def embed_texts(model: RetrievalModel, texts: Sequence[str], *, progress: bool =
     Raises:
         CrossAlignError: a model of pairs without uni-modal heads.
     """
-    return model.encode_texts(texts, progress=progress, space=_space(model)).flatten(1)
+    return model.encode_texts(texts, progress=progress, space=own_space(model)).flatten(1)
 
 
 def embed_photos(model: RetrievalModel, paths: Sequence[Path], *, progress: bool = False) -> Tensor:
@@ -129,17 +129,17 @@ def embed_photos(model: RetrievalModel, paths: Sequence[Path], *, progress: bool
         CrossAlignError: a model of pairs without uni-modal heads, or one that takes imported features alone; a photo
             that cannot be read.
     """
-    return model.encode_images(paths, progress=progress, space=_space(model)).flatten(1)
+    return model.encode_images(paths, progress=progress, space=own_space(model)).flatten(1)
 
 
-def _space(model: RetrievalModel) -> Space:
+def own_space(model: RetrievalModel) -> Space:
     """In which a modality is compared with itself: that of the uni-modal heads, else that of both modalities."""
     return "cross" if model.config.uni_modal_head is None else "uni"
 
 
 def _alone(model: RetrievalModel, encoding: Encoding) -> Tensor:
     """What a modality is compared with itself by; views one after the other."""
-    return embedding_in(encoding, _space(model)).flatten(1).float().cpu()
+    return embedding_in(encoding, own_space(model)).flatten(1).float().cpu()
 
 
 def _kept(model: RetrievalModel, encoding: Encoding) -> tuple[Tensor | PackedUnits, Tensor | None]:

@@ -16,6 +16,7 @@ from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
 from crossalign.model import RetrievalModel
 from crossalign.sources import Sources
 from crossalign.suite.sentence_encoder import SentenceEncoder, is_sentence_encoder
+from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.spaces import embed_texts, embeds_alone
 
 __all__ = ["Subject", "open_subject"]
@@ -58,10 +59,17 @@ class Subject:
         """Whether texts have embeddings to compare with each other."""
         return self.model is None or embeds_alone(self.model)
 
-    def embed_texts(self, texts: Sequence[str], progress: bool = False) -> Tensor:
-        """Texts ``(n, E)`` as they are compared with each other."""
+    def embed_texts(
+        self, texts: Sequence[str], progress: bool = False, states: SentenceStates | None = None
+    ) -> Tensor:
+        """Texts ``(n, E)`` as they are compared with each other.
+
+        Args:
+            states: kept of different texts between models, where theirs can be.
+        """
         if self.model is not None:
-            return embed_texts(self.model, texts, progress=progress)
+            kept = None if states is None else states.embed(self.model, texts, progress=progress)
+            return embed_texts(self.model, texts, progress=progress) if kept is None else kept
         assert self.encoder is not None
         return self.encoder(texts, progress=progress)
 

@@ -1,0 +1,145 @@
+"""Token states of sentences that several models share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from crossalign.data.features import FeatureStore
+from crossalign.encoders.hf import TextBackbone
+from crossalign.lock import FileLock
+from crossalign.model import ModelConfig, RetrievalModel
+from crossalign.suite.sentence_states import SentenceStates
+from crossalign.suite.sts_files import read_sts
+from crossalign.suite.subject import Subject
+
+pytest.importorskip("transformers")
+from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a dog cat two men on grass at the sea red car".split()]
+TEXTS = ["a dog", "two men at the sea", "a red car on the grass at the sea", "cat", "men", "the red dog"]
+
+
+@pytest.fixture
+def bert(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    settings = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        max_position_embeddings=64,
+    )
+    BertModel(settings).save_pretrained(tmp_path / "bert")
+    BertTokenizerFast(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(tmp_path / "bert")
+    return tmp_path / "bert"
+
+
+def model_of(bert: Path, seed: int = 0, text: dict[str, Any] | None = None, **model: Any) -> RetrievalModel:
+    torch.manual_seed(seed)
+    values = {
+        "dim": 6,
+        "image": {"feature_dim": 4, "encoder": {"kind": "pooled"}},
+        "text": {"backbone": {"name": str(bert)}, "encoder": {"kind": "pooled"}, **(text or {})},
+        **model,
+    }
+    return RetrievalModel(ModelConfig.model_validate(values)).eval()
+
+
+def count_sentences(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many sentences go through a text encoder from now on, a batch at a time."""
+    seen: list[int] = []
+    forward = TextBackbone.forward
+
+    def counted(self: TextBackbone, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        seen.append(len(tokens))
+        return forward(self, tokens, mask)
+
+    monkeypatch.setattr(TextBackbone, "forward", counted)
+    return seen
+
+
+@pytest.mark.parametrize("head", [None, {"size": 5}])
+def test_the_embeddings_are_those_without_it_and_later_models_encode_nothing(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: dict[str, int] | None
+) -> None:
+    first, second = (model_of(bert, seed, uni_modal_head=head) for seed in (0, 1))
+    space = "cross" if head is None else "uni"
+    expected = [model.encode_texts(TEXTS, space=space) for model in (first, second)]
+    # Elsewhere, the same encoder is known by its weights.
+    shutil.copytree(bert, tmp_path / "moved")
+    moved = model_of(tmp_path / "moved", 1, uni_modal_head=head)
+    states = SentenceStates(tmp_path / "states")
+    seen = count_sentences(monkeypatch)
+    torch.testing.assert_close(states.embed(first, TEXTS), expected[0], atol=1e-6, rtol=1e-5)
+    assert sum(seen) == len(TEXTS)
+    torch.testing.assert_close(states.embed(second, TEXTS), expected[1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(states.embed(moved, TEXTS), expected[1], atol=1e-6, rtol=1e-5)
+    assert sum(seen) == len(TEXTS)
+    assert not torch.equal(expected[0], expected[1])
+
+
+def test_another_encoder_or_other_sentences_have_states_of_their_own(bert: Path, tmp_path: Path) -> None:
+    states = SentenceStates(tmp_path / "states")
+    model = model_of(bert)
+    states.embed(model, TEXTS)
+    states.embed(model, TEXTS[:3])
+    other = model_of(bert)
+    other.text_tower.backbone.config = other.text_tower.backbone.config.model_copy(  # type: ignore[union-attr]
+        update={"weights_sha256": "0" * 64}
+    )
+    states.embed(other, TEXTS)
+    stores = [FeatureStore.open(path.parent) for path in (tmp_path / "states").glob("*/manifest.json")]
+    assert sorted(len(store) for store in stores) == [3, 6, 6]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [{"train_backbone": True}, {"encoder": {"kind": "camera", "count_padding": True, "heads": 2}}],
+    ids=["fine-tuned", "padding counts"],
+)
+def test_models_whose_states_are_their_own_leave_nothing(
+    bert: Path, tmp_path: Path, text: dict[str, Any]
+) -> None:
+    if text.get("encoder"):
+        text = {**text, "backbone": {"name": str(bert), "max_length": 12}}
+    assert SentenceStates(tmp_path / "states").embed(model_of(bert, text=text), TEXTS) is None
+    assert not (tmp_path / "states").exists()
+
+
+def test_states_in_the_making_elsewhere_are_not_waited_for(bert: Path, tmp_path: Path) -> None:
+    states, model = SentenceStates(tmp_path / "states"), model_of(bert)
+    states.embed(model, TEXTS)
+    (locked,) = (tmp_path / "states").glob("*.lock")
+    with FileLock(locked, "another evaluation") as lock:
+        assert lock.acquire()
+        assert states.embed(model, TEXTS) is None
+        subject = Subject("model", model, None, None, None, None)
+        assert torch.equal(subject.embed_texts(TEXTS, states=states), model.encode_texts(TEXTS))
+    assert states.embed(model, TEXTS) is not None
+
+
+def test_what_a_kill_left_is_gone_on_with(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, model = SentenceStates(tmp_path / "states"), model_of(bert)
+    whole = states.embed(model, TEXTS)
+    (store,) = (path.parent for path in (tmp_path / "states").glob("*/manifest.json"))
+    shutil.rmtree(store)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextBackbone, "forward", killed)
+        with pytest.raises(KeyboardInterrupt):
+            states.embed(model, TEXTS)
+    again = states.embed(model, TEXTS)
+    assert again is not None
+    assert whole is not None
+    assert torch.equal(whole, again)
