@@ -14,14 +14,14 @@ from crossalign.encoders.hf import TextBackbone
 from crossalign.lock import FileLock
 from crossalign.model import ModelConfig, RetrievalModel
 from crossalign.suite.sentence_states import SentenceStates
-from crossalign.suite.sts_files import read_sts
 from crossalign.suite.subject import Subject
 
 pytest.importorskip("transformers")
-from transformers import BertConfig, BertModel, BertTokenizerFast  # noqa: E402
+from transformers import BertConfig, BertModel, BertTokenizerFast
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"a dog cat two men on grass at the sea red car".split()]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = ["a dog", "two men at the sea", "a red car on the grass at the sea", "cat", "men", "the red dog"]
+WORDS = [*SPECIAL, *sorted({word for text in TEXTS for word in text.split()})]
 
 
 @pytest.fixture
