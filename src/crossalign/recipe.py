@@ -202,6 +202,12 @@ class TrainingSettings(Settings):
         default=True, description="also write event files for TensorBoard (extra `tensorboard`)"
     )
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _bits_are_a_name(cls, value: Any) -> Any:
+        # YAML reads an unquoted 32 as a number.
+        return "32" if value == 32 else value
+
 
 class Recipe(Settings):
     """One training run."""
