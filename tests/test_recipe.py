@@ -31,7 +31,7 @@ def test_override_reads_yaml_values_and_creates_optional_parts() -> None:
 
 def test_precision_in_bits_may_stand_without_quotes() -> None:
     assert load_recipe("flickr8k-vse", ["training.precision=32"]).training.precision == "32"
-    with pytest.raises(CrossAlignError, match="training.precision"):
+    with pytest.raises(CrossAlignError, match=r"training\.precision"):
         load_recipe("flickr8k-vse", ["training.precision=16"])
 
 
