@@ -90,7 +90,11 @@ def test_one_report_of_everything(judged: Judged, call: Call, tmp_path: Path) ->
 def test_json(judged: Judged, call: Call, tmp_path: Path) -> None:
     code, told, _ = call(*all_of(judged, tmp_path), "--json")
     assert code == 0
-    assert json.loads(told)["parts"]["judgements_expert"]["metrics"].keys() == {"tau"}
+    assert json.loads(told)["parts"]["judgements_expert"]["metrics"].keys() == {
+        "tau",
+        "photo_tau",
+        "caption_tau",
+    }
 
 
 def test_a_scorer_is_measured_where_it_can_be(call: Call, tmp_path: Path) -> None:

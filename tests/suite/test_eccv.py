@@ -12,7 +12,8 @@ from crossalign.data.collection import Split
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.relevance import product_scores
 from crossalign.suite.eccv import coco_test_ids, eccv_metrics, known_matches
-from crossalign.suite.parts import LeftOutError, eccv_part
+from crossalign.suite.needs import LeftOutError
+from crossalign.suite.parts import eccv_part
 from crossalign.suite.spaces import EncodedPart
 
 eccv_caption = pytest.importorskip("eccv_caption")

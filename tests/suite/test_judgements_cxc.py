@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,9 +22,11 @@ from crossalign.evaluation.correlation import sampled_spearman
 from crossalign.model import RetrievalModel
 from crossalign.suite import parts
 from crossalign.suite.cxc import caption_number, image_number, read_cxc
+from crossalign.suite.judged import JudgedPairs
 from crossalign.suite.judgements import read_judgements
 from crossalign.suite.lookup import Lookup
-from crossalign.suite.parts import LeftOutError
+from crossalign.suite.needs import LeftOutError, encode_judged
+from crossalign.suite.result import Measure
 from crossalign.suite.subject import Subject, open_subject
 
 
@@ -35,6 +39,12 @@ def opened(judged: Judged) -> tuple[Subject, Lookup]:
     subject = open_subject(judged.model, judged.collection, ["toy"])
     assert subject.collection is not None
     return subject, Lookup(subject.collection)
+
+
+def measure_first(subject: Subject, lookup: Lookup, folder: Path) -> Measure:
+    """The first file of a folder of judgements."""
+    judgements = read_judgements(folder)
+    return JudgedPairs(subject, lookup, judgements).measure(judgements[0])
 
 
 class OneByOne:
@@ -92,30 +102,70 @@ def test_the_shared_judgements_are_as_many_as_the_field_counts(shared_data: Path
     assert 3 * (len(expert) - own) == 16992  # CLIPScore, appendix A: 5,664 pairs by three experts
 
 
-def test_tau_is_of_the_scores_one_by_one(judged: Judged, tmp_path: Path) -> None:
+def number_of(file: str) -> int:
+    return int(file.partition(".")[0].rpartition("_")[2])
+
+
+def test_tau_is_of_the_similarities_one_by_one(judged: Judged, tmp_path: Path) -> None:
     subject, lookup = opened(judged)
     plain = OneByOne(judged)
-    for judgements in read_judgements(write_judgements(tmp_path)):
-        scores, rates = [], []
+    both = read_judgements(write_judgements(tmp_path))
+    pairs = JudgedPairs(subject, lookup, both)
+    for judgements in both:
+        said: dict[str, list[tuple[float, float]]] = {"tau": [], "photo_tau": [], "caption_tau": []}
         for image, caption, ratings in zip(
             judgements.images, judgements.captions, judgements.ratings, strict=True
         ):
-            owner = int(caption.partition(".")[0].rpartition("_")[2])
-            number = int(image.partition(".")[0].rpartition("_")[2])
+            owner, number = number_of(caption), number_of(image)
             # The second caption of its image; the words of an image's own caption are no question to an expert.
-            text = plain.texts[str(900 + 2 * (owner - 100) + 1)]
-            own = {plain.texts[str(900 + 2 * (number - 100) + which)] for which in (0, 1)}
-            if judgements.name == "expert" and text in own:
+            asked = 900 + 2 * (owner - 100) + 1
+            own = [900 + 2 * (number - 100) + which for which in (0, 1)]
+            if judgements.name == "expert" and plain.texts[str(asked)] in {plain.texts[str(c)] for c in own}:
                 continue
-            score = plain.score(number, 900 + 2 * (owner - 100) + 1)
-            for rating in ratings:
-                scores.append(score)
-                rates.append(rating)
-        assert len(scores) == (48 if judgements.name == "expert" else 24)
-        measured = parts.judgement_part(subject, lookup, judgements, False)
-        expected = stats.kendalltau(scores, rates, variant=judgements.variant).statistic
-        assert measured.metrics["tau"] == pytest.approx(100 * expected, abs=1e-3)
-        assert measured.details["judgements"] == len(scores)
+            similar = {"tau": plain.score(number, asked)}
+            if owner != number:
+                similar["photo_tau"] = plain.cosine("image", number, owner)
+                similar["caption_tau"] = float(np.mean([plain.cosine("text", asked, c) for c in own]))
+            for key, value in similar.items():
+                said[key] += [(value, rating) for rating in ratings]
+        measured = pairs.measure(judgements)
+        if subject.model is not None and subject.model.scorer is not None:
+            del said["photo_tau"], said["caption_tau"]
+        assert set(measured.metrics) == set(said)
+        for key, told in said.items():
+            expected = stats.kendalltau(*zip(*told, strict=True), variant=judgements.variant).statistic
+            assert measured.metrics[key] == pytest.approx(100 * expected, abs=1e-3)
+            assert measured.details["judgements"][key] == len(told)
+        assert len(said["tau"]) == (48 if judgements.name == "expert" else 24)
+
+
+def test_judged_photos_and_captions_are_encoded_once(
+    judged: Judged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject, lookup = opened(judged)
+    seen: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(len(arguments[2]))
+        return encode_judged(*arguments)
+
+    monkeypatch.setattr("crossalign.suite.judged.encode_judged", counted)
+    both = read_judgements(write_judgements(tmp_path))
+    pairs = JudgedPairs(subject, lookup, both)
+    for judgements in both:
+        pairs.measure(judgements)
+    assert seen == [8]
+
+
+def test_one_file_is_measured_where_the_collection_lacks_the_other(judged: Judged, tmp_path: Path) -> None:
+    subject, lookup = opened(judged)
+    both = read_judgements(write_judgements(tmp_path))
+    whole = JudgedPairs(subject, lookup, both).measure(both[1]).metrics
+    expert = replace(both[0], images=("absent.jpg", *both[0].images[1:]))
+    pairs = JudgedPairs(subject, lookup, [expert, both[1]])
+    with pytest.raises(LeftOutError, match="has 8 of the 9 photos that are judged"):
+        pairs.measure(expert)
+    assert pairs.measure(both[1]).metrics == whole
 
 
 def test_cxc_is_of_the_similarities_one_by_one(judged: Judged, tmp_path: Path) -> None:
@@ -153,10 +203,10 @@ def test_what_the_collection_lacks_is_told(judged: Judged, tmp_path: Path) -> No
     judgements = tmp_path / "ExpertAnnotations.txt"
     judgements.write_text("absent.jpg\tCOCO_val2014_000000000104.jpg#0\t1\t2\t3\n")
     with pytest.raises(LeftOutError, match="has 0 of the 1 photos that are judged"):
-        parts.judgement_part(subject, lookup, read_judgements(tmp_path)[0], False)
+        measure_first(subject, lookup, tmp_path)
     judgements.write_text("COCO_val2014_000000000104.jpg\tCOCO_val2014_000000000104.jpg#2\t1\t2\t3\n")
     with pytest.raises(LeftOutError, match="has 0 of the 1 captions that are judged"):
-        parts.judgement_part(subject, lookup, read_judgements(tmp_path)[0], False)
+        measure_first(subject, lookup, tmp_path)
     (tmp_path / "sits_test.csv").write_text(
         "c,i,s\nCOCO_val2014:sentid:908,COCO_val2014_000000000999.jpg,1.0,x\n"
     )
@@ -168,9 +218,8 @@ def test_missing_photos_are_told(tmp_path: Path) -> None:
     judged = write_judged(tmp_path, features=False)
     subject = open_subject(judged.model, judged.collection)
     assert subject.collection is not None
-    entry = read_judgements(write_judgements(tmp_path / "files"))[0]
     with pytest.raises(LeftOutError, match="8 of the 8 photos that are judged are not there"):
-        parts.judgement_part(subject, Lookup(subject.collection), entry, False)
+        measure_first(subject, Lookup(subject.collection), write_judgements(tmp_path / "files"))
 
 
 @pytest.mark.parametrize(

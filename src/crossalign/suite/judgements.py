@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.correlation import kendall
 from crossalign.suite.text_files import finite, open_text
 
-__all__ = ["Judgements", "judgement_correlation", "read_judgements"]
+__all__ = ["Judgements", "judgement_correlation", "rated_pairs", "read_judgements"]
 
 EXPERT, CROWD = "ExpertAnnotations.txt", "CrowdFlowerAnnotations.txt"
 
@@ -41,6 +42,11 @@ class Judgements:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def owners(self) -> tuple[str, ...]:
+        """``(p,)`` file name of the photo that each caption was written for."""
+        return tuple(place.rpartition("#")[0] for place in self.captions)
+
 
 def read_judgements(folder: str | Path) -> list[Judgements]:
     """The judgements that a folder has: experts', the crowd's, or both; each file plain or as ``.gz``.
@@ -64,33 +70,37 @@ def read_judgements(folder: str | Path) -> list[Judgements]:
     return found
 
 
+def rated_pairs(judgements: Judgements, texts: Mapping[str, str]) -> npt.NDArray[np.bool_]:
+    """``(p,)`` which pairs count: of experts not those whose caption is word for word one of the photo's own.
+
+    As in CLIPScore (Hessel et al., EMNLP 2021, appendix A) and SPICE before it; of the crowd all count.
+
+    Args:
+        texts: the words of every caption of the judged photos and of the judged captions, by ``FILE#NUMBER``.
+    """
+    if judgements.name == "crowd":
+        return np.ones(len(judgements), bool)
+    own: dict[str, set[str]] = {}
+    for name, text in texts.items():
+        own.setdefault(name.rpartition("#")[0], set()).add(text)
+    pairs = zip(judgements.images, judgements.captions, strict=True)
+    return np.array([texts[caption] not in own.get(image, ()) for image, caption in pairs])
+
+
 def judgement_correlation(
-    judgements: Judgements, similarity: npt.NDArray[np.floating], texts: Mapping[str, str]
+    judgements: Judgements, similarity: npt.NDArray[np.floating], kept: npt.NDArray[np.bool_]
 ) -> tuple[float, int]:
     """Kendall's tau of similarities with judgements, in percent, and the number of judgements.
 
-    As CLIPScore does (Hessel et al., EMNLP 2021, appendix A) and SPICE before it: every expert's judgement counts by
-    itself, tau-c, without pairs whose caption is word for word one of the photo's own; the crowd's mean counts, tau-b,
-    for all pairs.
+    As CLIPScore does: every expert's judgement counts by itself, by tau-c; the crowd's mean counts, by tau-b.
 
     Args:
         similarity: ``(p,)`` what the model says of each pair.
-        texts: the words of every caption of the judged photos and of the judged captions, by ``FILE#NUMBER``.
+        kept: ``(p,)`` which pairs count.
 
     Raises:
         CrossAlignError: too few pairs, similarities that are not finite.
     """
-    kept = np.ones(len(judgements), bool)
-    if judgements.name == "expert":
-        own: dict[str, set[str]] = {}
-        for name, text in texts.items():
-            own.setdefault(name.rpartition("#")[0], set()).add(text)
-        kept = np.array(
-            [
-                texts[caption] not in own.get(image, ())
-                for image, caption in zip(judgements.images, judgements.captions, strict=True)
-            ]
-        )
     ratings = judgements.ratings[kept]
     repeated = np.repeat(np.asarray(similarity, np.float64)[kept], ratings.shape[1])
     return kendall(repeated, ratings.ravel(), judgements.variant), ratings.size

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from crossalign.data.collection import Split
-from crossalign.encode import image_source, text_source
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.correlation import sampled_spearman
 from crossalign.evaluation.grounding import GroundingResult
@@ -21,47 +17,31 @@ from crossalign.evaluation.tables import metric_label
 from crossalign.suite.class_layouts import LabelledPhotos
 from crossalign.suite.cxc import CxcPart
 from crossalign.suite.eccv import coco_test_ids, eccv_metrics
-from crossalign.suite.judgements import Judgements, judgement_correlation
 from crossalign.suite.lookup import Lookup
+from crossalign.suite.needs import (
+    PAIRS_ALONE,
+    LeftOutError,
+    encode_judged,
+    need_photos,
+    need_texts,
+    pair_cosines,
+)
 from crossalign.suite.result import Measure
 from crossalign.suite.sentence_states import SentenceStates
-from crossalign.suite.spaces import EncodedPart, embed_photos, encode_part
+from crossalign.suite.spaces import EncodedPart, embed_photos
 from crossalign.suite.sts import average, sentence_similarity
 from crossalign.suite.sts_files import STS_SETS, SentencePairs
 from crossalign.suite.subject import Subject
 
 __all__ = [
-    "LeftOutError",
     "caption_part",
     "class_part",
     "cxc_part",
     "eccv_part",
-    "judgement_part",
-    "need_photos",
-    "need_texts",
     "retrieval_part",
     "sentence_part",
     "word_part",
 ]
-
-_WORDS_ALONE = "a sentence encoder embeds no photos"
-_PAIRS_ALONE = "the model scores pairs and has no uni-modal heads, so it does not compare {} with each other"
-
-
-class LeftOutError(Exception):
-    """A part that the data or the model does not allow; the message says why."""
-
-
-def need_texts(subject: Subject) -> None:
-    """Leave a part out that compares texts with each other, where the model cannot."""
-    if not subject.compares_texts:
-        raise LeftOutError(_PAIRS_ALONE.format("texts"))
-
-
-def need_photos(subject: Subject) -> None:
-    """Leave a part out that needs photos, where the model knows none."""
-    if subject.model is None:
-        raise LeftOutError(_WORDS_ALONE)
 
 
 def retrieval_part(result: RetrievalResult) -> Measure:
@@ -174,7 +154,7 @@ def cxc_part(subject: Subject, lookup: Lookup | None, part: CxcPart, progress: b
     if part.kinds == ("caption", "caption"):
         need_texts(subject)
     elif part.kinds == ("image", "image") and not subject.compares_texts:
-        raise LeftOutError(_PAIRS_ALONE.format("images"))
+        raise LeftOutError(PAIRS_ALONE.format("images"))
     images, captions = sorted(part.wanted("image")), sorted(part.wanted("caption"))
     for name, wanted, known in (
         ("images", images, lookup.image_of_number),
@@ -194,16 +174,16 @@ def cxc_part(subject: Subject, lookup: Lookup | None, part: CxcPart, progress: b
         for kind, column in zip(part.kinds, (part.first, part.second), strict=True)
     )
     if part.kinds == ("caption", "image"):
-        scores = _encoded(subject, lookup, image_ids, caption_ids, progress).pair_scores(second, first)
+        scores = encode_judged(subject, lookup, image_ids, caption_ids, progress).pair_scores(second, first)
     elif part.kinds == ("image", "image"):
         # The tower of texts has to read something: any caption.
         any_caption = [next(iter(lookup.text))]
-        alone = _encoded(subject, lookup, image_ids, any_caption, progress).image_alone
+        alone = encode_judged(subject, lookup, image_ids, any_caption, progress).image_alone
         assert alone is not None
-        scores = _cosines(alone, first, second)
+        scores = pair_cosines(alone, first, second)
     else:
         texts = [lookup.text[caption] for caption in caption_ids]
-        scores = _cosines(subject.embed_texts(texts, progress), first, second)
+        scores = pair_cosines(subject.embed_texts(texts, progress), first, second)
     measured = sampled_spearman(part.first, scores, part.judgement)
     name = part.name.upper()
     return Measure(
@@ -217,51 +197,12 @@ def cxc_part(subject: Subject, lookup: Lookup | None, part: CxcPart, progress: b
     )
 
 
-def judgement_part(
-    subject: Subject, lookup: Lookup | None, judgements: Judgements, progress: bool
-) -> Measure:
-    """Correlation of image-text scores with people's ratings."""
-    need_photos(subject)
-    if lookup is None:
-        raise LeftOutError(
-            "the files name photos and captions of Flickr8k; no collection is named (--collection)"
-        )
-    images, captions = sorted(set(judgements.images)), sorted(set(judgements.captions))
-    for name, wanted, known in (
-        ("photos", images, lookup.image_of_file),
-        ("captions", captions, lookup.caption_of_place),
-    ):
-        found = sum(item in known for item in wanted)
-        if found < len(wanted):
-            raise LeftOutError(f"the collection has {found:,} of the {len(wanted):,} {name} that are judged")
-    image_ids = [lookup.image_of_file[file] for file in images]
-    caption_ids = [lookup.caption_of_place[place] for place in captions]
-    part = _encoded(subject, lookup, image_ids, caption_ids, progress)
-    rows = ({name: row for row, name in enumerate(names)} for names in (images, captions))
-    image, caption = (
-        np.array([row[name] for name in names])
-        for row, names in zip(rows, (judgements.images, judgements.captions), strict=True)
-    )
-    texts = {place: lookup.text[caption_id] for place, caption_id in lookup.caption_of_place.items()}
-    tau, count = judgement_correlation(judgements, part.pair_scores(image, caption), texts)
-    name = {"expert": "experts", "crowd": "crowd"}[judgements.name]
-    return Measure(
-        f"judgements_{judgements.name}",
-        f"Human judgements, {name}",
-        {"tau": tau},
-        ("judges", f"Kendall's tau-{judgements.variant}", "judgements", "pairs"),
-        ((name, f"{tau:.2f}", f"{count:,}", f"{len(judgements):,}"),),
-        "Correlation of image-text scores with people's ratings, in percent.",
-        {"variant": judgements.variant, "judgements": count},
-    )
-
-
 def class_part(subject: Subject, photos: LabelledPhotos, key: str, progress: bool) -> Measure:
     """Retrieval of photos by class."""
     need_photos(subject)
     assert subject.model is not None
     if not subject.compares_texts:
-        raise LeftOutError(_PAIRS_ALONE.format("images"))
+        raise LeftOutError(PAIRS_ALONE.format("images"))
     if subject.model.dual is None and not subject.model.config.image.backbones:
         raise LeftOutError("the model takes imported features and encodes no photos")
     table = group_retrieval(
@@ -292,26 +233,3 @@ def _relevance(key: str, title: str, table: RelevanceTable, note: str) -> Measur
     labels = {"r_precision": "R-Precision", "map_at_r": "mAP@R"}
     rows = tuple((labels.get(name) or f"R@{name[1:]}", f"{value:.2f}") for name, value in metrics.items())
     return Measure(key, title, metrics, ("metric", "value"), rows, note)
-
-
-def _encoded(
-    subject: Subject, lookup: Lookup, image_ids: Sequence[str], caption_ids: Sequence[str], progress: bool
-) -> EncodedPart:
-    """Judged images and captions, by the stores where there are some."""
-    assert subject.model is not None
-    assert subject.sources is not None
-    if not subject.sources.image_stores and (missing := lookup.photos_missing(image_ids)):
-        raise LeftOutError(f"{missing:,} of the {len(image_ids):,} photos that are judged are not there")
-    split = lookup.part(image_ids, caption_ids)
-    return encode_part(
-        subject.model,
-        image_source(subject.model, lookup.collection, split, subject.sources.image_stores),
-        text_source(subject.model, split, subject.sources.text_store),
-        progress=progress,
-    )
-
-
-def _cosines(embeddings: Tensor, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    unit = torch.nn.functional.normalize(embeddings.double(), dim=-1)
-    cosines: np.ndarray = (unit[first] * unit[second]).sum(dim=-1).numpy()
-    return cosines

@@ -15,9 +15,10 @@ from crossalign.evaluation.scene_words import ground_scenes, has_scene_truth
 from crossalign.suite import parts
 from crossalign.suite.class_layouts import LabelledPhotos, read_labelled_photos
 from crossalign.suite.cxc import CXC_PARTS, read_cxc
+from crossalign.suite.judged import JudgedPairs
 from crossalign.suite.judgements import read_judgements
 from crossalign.suite.lookup import Lookup
-from crossalign.suite.parts import LeftOutError
+from crossalign.suite.needs import LeftOutError
 from crossalign.suite.result import Measure, Skipped, SuiteResult
 from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.spaces import EncodedPart, encode_part
@@ -101,12 +102,10 @@ def evaluate_suite(
             leave(title, f"{cxc} has no file of it")
     if crossed is None:
         leave("Crisscrossed Captions", "no folder of its CSVs is named (--cxc)")
+    pairs = JudgedPairs(subject, lookup, judged or (), progress)
     for entry in judged or ():
         told = {"expert": "experts", "crowd": "crowd"}[entry.name]
-        attempt(
-            f"Human judgements, {told}",
-            lambda entry=entry: parts.judgement_part(subject, lookup, entry, progress),  # type: ignore[misc]
-        )
+        attempt(f"Human judgements, {told}", lambda entry=entry: pairs.measure(entry))  # type: ignore[misc]
     if judged is None:
         leave("Human judgements", "no folder of judgements is named (--judgements)")
     for key, photos in _keys(labelled):
