@@ -195,10 +195,10 @@ def test_a_mean_over_some_seeds_says_how_many_and_mixed_data_has_none(copy: Plac
     study = copy.write(numbers=["sts.STS12", "captions.r1", "embedding_width"])
     first, other = write_sentences(copy.folder / "one"), write_sentences(copy.folder / "two", change=" old")
 
-    def told() -> tuple[dict[str, Any], list[str], dict[str, list[str]]]:
+    def told() -> tuple[dict[str, Any], list[str], dict[str, dict[str, str]]]:
         summary = summarize(study, copy.out, (0, 1), resamples=300)
         heading, rows = cells(summary)
-        shown = {row[0]: [row[heading.index(name)] for name in ("sts.STS12", "captions.r1")] for row in rows}
+        shown = {row[0]: dict(zip(heading, row, strict=True)) for row in rows}
         return summary, list(notes(summary)), shown
 
     assert "suite_data" not in summarize(study, copy.out, (0, 1), resamples=300)
@@ -209,8 +209,9 @@ def test_a_mean_over_some_seeds_says_how_many_and_mixed_data_has_none(copy: Plac
         "mean": average, "sd": None, "values": [average], "seeds": [0],
     }  # fmt: skip
     assert "seeds" not in summary["variants"]["base"]["numbers"]["embedding_width"]
-    assert shown["base"] == [f"{average:.4g} (1 of 2 seeds)", shown["base"][1]]
-    assert shown["base"][1].endswith("(1 of 2 seeds)")
+    assert shown["base"]["sts.STS12"] == f"{average:.4g} (1 of 2 seeds)"
+    assert shown["base"]["captions.r1"].endswith("(1 of 2 seeds)")
+    assert "seeds" not in shown["base"]["embedding width"]
     digest = named_data(SuiteSettings(sts=str(first)), "test")["sts"].sha256
     assert f"sts: measured on one: STS12 (SHA-256 {digest[:8]})" in lines
 
@@ -218,6 +219,8 @@ def test_a_mean_over_some_seeds_says_how_many_and_mixed_data_has_none(copy: Plac
     summary, lines, shown = told()
     assert "sts.STS12" not in summary["variants"]["base"]["numbers"]
     assert "seeds" not in summary["variants"]["base"]["numbers"]["captions.r1"]
+    assert "sts.STS12" not in shown["base"], "no variant has one"
+    assert "seeds" not in shown["base"]["captions.r1"]
     mixed = next(line for line in lines if line.startswith("sts: "))
     assert "measured on different data" in mixed
     assert "for +lca-seed0, base-seed0" in mixed or "for base-seed0, +lca-seed0" in mixed
