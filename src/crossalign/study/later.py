@@ -29,7 +29,7 @@ def told_lack(record: RunRecord, asked: Mapping[str, SuiteData]) -> str:
 
 def why_not_measurable(folder: Path, run: PlannedRun, record: RunRecord) -> str:
     """Why a run's folder cannot give what its record lacks, and what to do; empty where it can be tried."""
-    if not (folder / "model").is_dir() or not (folder / "training.json").is_file():
+    if not all((folder / name).exists() for name in ("model", RECIPE, "training.json")):
         if record.taken_from is not None:
             return (
                 f"it was taken from {record.taken_from}, and its model is not in {folder}; measure it there with the "
