@@ -10,11 +10,14 @@ import yaml
 
 from crossalign.errors import CrossAlignError
 from crossalign.recipe import Recipe, available_recipes, load_recipe
+from crossalign.training.idle_settings import refuse_idle_settings
 
 
 @pytest.mark.parametrize("name", available_recipes())
 def test_every_recipe_of_the_package_is_valid_and_bears_its_file_name(name: str) -> None:
-    assert load_recipe(name).name == name
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    refuse_idle_settings(recipe)
 
 
 def test_yaml_round_trip_is_the_same_recipe() -> None:

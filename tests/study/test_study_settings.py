@@ -12,6 +12,7 @@ from tiny_study import STUDY, Place
 from crossalign.errors import CrossAlignError
 from crossalign.study import available_studies, load_study, plan_runs
 from crossalign.study.plan import chosen_variants
+from crossalign.training.idle_settings import refuse_idle_settings
 
 
 @pytest.mark.parametrize("name", available_studies())
@@ -22,6 +23,8 @@ def test_every_study_of_the_package_is_valid_and_each_variant_differs(name: str)
     assert len({recipe.model_dump_json() for recipe in recipes}) == len(study.variants)
     if study.plot is not None:
         assert study.numbers
+    for recipe in recipes:
+        refuse_idle_settings(recipe)
 
 
 def test_the_flickr8k_study_changes_nothing_but_the_alignment() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_run import evaluate_run
 from crossalign.model import RetrievalModel
 from crossalign.recipe import load_recipe
+from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
@@ -110,9 +113,54 @@ def test_workers_and_autocast_change_nothing_that_matters(taught: Path, tmp_path
             assert other["usa"] == pytest.approx(one["usa"], rel=0.05)
 
 
-def test_stores_are_not_read_where_no_term_asks(toy: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(toy, [SOFT[0], "training.epochs=1"])
-    train(recipe, tmp_path / "run", progress=False)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (SOFT[:1], "data.teachers: no loss asks them; add objective.csa or objective.usa, or leave"),
+        (SOFT[1:2], "model.uni_modal_head: no loss trains it; add objective.usa, or leave"),
+        ([SOFT[0], SOFT[1], SOFT[2]], "model.uni_modal_head: no loss trains it"),
+    ],
+    ids=["teachers", "heads", "heads beside csa"],
+)
+def test_what_no_loss_would_read_is_refused_where_a_run_begins(
+    taught: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    recipe = load_recipe(taught, changes)
+    with pytest.raises(CrossAlignError) as caught:
+        train(recipe, tmp_path / "run", progress=False)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_before_with_idle_heads_and_teachers_opens_and_goes_on(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe(taught, [*SOFT[:2], "training.epochs=2"])
+    real, saved = trainer.save_checkpoint, 0
+
+    class StopHereError(Exception):
+        pass
+
+    def interrupting(path: Path, state: dict[str, Any]) -> None:
+        nonlocal saved
+        real(path, state)
+        saved += 1
+        if saved == 2:
+            raise StopHereError
+
+    with monkeypatch.context() as older:
+        older.setattr(trainer, "refuse_idle_settings", lambda _: None)
+        older.setattr(trainer, "save_checkpoint", interrupting)
+        with pytest.raises(StopHereError):
+            train(recipe, tmp_path / "run", progress=False)
+    # Stores that no term asks for are not read either.
+    shutil.rmtree(taught.with_suffix("") / "features" / "teacher-images")
+    assert train(recipe, tmp_path / "run", resume="auto", progress=False).epochs == 2
+    assert train(recipe, tmp_path / "run", resume="auto", progress=False).epochs == 2, "finished"
+    assert evaluate_run(tmp_path / "run", split="test").result.metrics["rsum"] > 0
+    model = RetrievalModel.from_pretrained(tmp_path / "run")
+    assert model.encode_texts(["red round"], space="uni").shape == (1, 10)
 
 
 def test_what_is_missing_is_told_before_anything_is_written(toy: Path, tmp_path: Path) -> None:

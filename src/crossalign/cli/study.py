@@ -66,9 +66,10 @@ def command(
 ) -> None:
     """Train and evaluate a table of variants over seeds.
 
-    What has a record is skipped, what was interrupted goes on, and what fails is told while the others go on. Several
-    of these commands may work on one study side by side. After every run the table, the plot and the JSON in the
-    study's folder are written anew.
+    What has a record is skipped, what was interrupted goes on, and what fails is told while the others go on. Where a
+    record lacks what --sts, --judgements or the study's suite now ask for, the run's model is measured again if its
+    folder is still there, and nothing is trained. Several of these commands may work on one study side by side. After
+    every run the table, the plot and the JSON in the study's folder are written anew.
     """
     from crossalign.study.settings import available_studies, load_study
 
@@ -90,6 +91,7 @@ def command(
 
     from crossalign.cli.run_options import device_name
     from crossalign.errors import CrossAlignError
+    from crossalign.study.later import told_lacks
     from crossalign.study.plan import chosen_variants, plan_runs
     from crossalign.study.report import write_report
     from crossalign.study.runner import StudyRunner, Tally
@@ -108,15 +110,21 @@ def command(
     def write(told: bool = False) -> dict[str, object]:
         return write_report(settings, folder, asked, overrides, tell=tell if told else lambda _: None)
 
-    for key, source in take_over(planned, settings.name, folder, take_from or []).items():
+    run_folders = runs or Path("runs") / "studies" / settings.name
+    taken = take_over(planned, settings.name, folder, take_from or [], runs=run_folders, tell=tell)
+    for key, source in taken.items():
         tell(f"{key}: taken from {source}")
+    suite = _suite(settings.suite, sts, judgements)
     tally = Tally()
-    if not report:
+    if report:
+        for line in () if suite is None else told_lacks(folder, planned, suite):
+            tell(line)
+    else:
         runner = StudyRunner(
             settings.name,
             folder,
-            runs or Path("runs") / "studies" / settings.name,
-            suite=_suite(settings.suite, sts, judgements),
+            run_folders,
+            suite=suite,
             device=device_name(device),
             retry=retry,
             tell=tell,
@@ -135,6 +143,11 @@ def command(
         count = f"{len(problems)} of {len(planned)} runs have no result"
         remedy = "; mend it and add --retry" if tally.failed else ""
         raise CrossAlignError(f"{count}, the first is {key}: {reason}{remedy}")
+    if tally.lacking:
+        key, reason = next(iter(tally.lacking.items()))
+        raise CrossAlignError(
+            f"{len(tally.lacking)} of {len(planned)} runs lack numbers of the suite, the first is {key}: {reason}"
+        )
 
 
 def _suite(suite: SuiteSettings | None, sts: Path | None, judgements: Path | None) -> SuiteSettings | None:

@@ -18,6 +18,7 @@ from crossalign.provenance import code_state, machine, now, shown_command
 from crossalign.recipe import load_recipe
 from crossalign.study.records import Origin, RunOutcome
 from crossalign.study.settings import SuiteSettings
+from crossalign.study.suite_data import SuiteData, named_data
 from crossalign.suite import evaluate_suite
 from crossalign.training.fine_tuning import freeze_blocks
 from crossalign.training.metrics import read_metrics
@@ -25,7 +26,7 @@ from crossalign.training.run_folder import RECIPE
 from crossalign.training.trainer import TrainingResult
 from crossalign.truncation import width_of_share
 
-__all__ = ["SPLIT", "measure_run", "origin"]
+__all__ = ["SPLIT", "measure_run", "measure_suite", "origin"]
 
 SPLIT = "test"
 """What is measured; epochs are chosen on the recipe's validation split."""
@@ -75,6 +76,7 @@ def measure_run(
     trained = [event for event in events if event["kind"] == "train"]
     freeze_blocks(measured.model, load_recipe(folder / RECIPE).optimizer)
     parameters = list(measured.model.parameters())
+    numbers, data = (None, None) if suite is None else measure_suite(folder, suite, device)
     return RunOutcome(
         result=measured.result.to_dict() | {"ranks": {"file": "ranks.npz", "sha256": checksum}},
         word_to_region=None if words is None else _numbers(words.to_json()),
@@ -93,13 +95,24 @@ def measure_run(
         embedding_width=measured.model.dim,
         embedding_views=getattr(measured.model.config.image.encoder, "views", 1),
         rsum_at_width=_rsum_at_width(measured),
-        suite=None if suite is None else _suite(folder, suite, device),
+        suite=numbers,
+        suite_data=data,
         last=_last(trained),
         by_epoch=_by_epoch(trained, training.epochs),
     )
 
 
-def _suite(folder: Path, suite: SuiteSettings, device: str | torch.device) -> dict[str, float]:
+def measure_suite(
+    folder: Path, suite: SuiteSettings, device: str | torch.device = "cpu"
+) -> tuple[dict[str, float], dict[str, SuiteData]]:
+    """The numbers of ``crossalign evaluate-all`` for a trained run, and the further data that they were measured on.
+
+    The result goes to ``results/suite-test`` of the run's folder.
+
+    Raises:
+        CrossAlignError: data that is named is not there, is damaged, or does not fit the model.
+    """
+    data = named_data(suite, SPLIT)
     result = evaluate_suite(
         folder,
         split=SPLIT,
@@ -110,7 +123,7 @@ def _suite(folder: Path, suite: SuiteSettings, device: str | torch.device) -> di
         **suite.model_dump(),
     )
     result.save(folder / "results" / f"suite-{SPLIT}")
-    return {name: _short(value) for name, value in result.metrics.items()}
+    return {name: _short(value) for name, value in result.metrics.items()}, data
 
 
 def _rsum_at_width(measured: RunEvaluation) -> dict[str, float] | None:

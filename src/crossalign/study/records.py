@@ -17,6 +17,7 @@ from crossalign.recipe import Recipe
 from crossalign.recipe_differences import differing_settings
 from crossalign.settings import parse_settings
 from crossalign.study.plan import PlannedRun
+from crossalign.study.suite_data import SuiteData
 
 __all__ = [
     "Origin",
@@ -29,6 +30,7 @@ __all__ = [
     "read_record",
     "read_records",
     "record_path",
+    "replace_record",
     "write_record",
 ]
 
@@ -90,6 +92,7 @@ class RunOutcome(_Part):
     by_epoch: dict[str, list[float | None]]
     rsum_at_width: dict[str, float] | None = None
     suite: dict[str, float] | None = None
+    suite_data: dict[str, SuiteData] | None = None
 
     def number(self, name: str) -> float | None:
         """A number that a study may ask for: of ``last`` or ``suite``, a width, or R@sum at a share of it."""
@@ -102,6 +105,7 @@ class RunRecord(_Part):
     """One run of a study; either its ``outcome`` or the ``reason`` why it failed.
 
     ``taken_from`` names the study and the run that made it, where that was another one with the same recipe.
+    ``suite_origin`` says who measured its suite, where that was done later.
     """
 
     format: Literal["crossalign-study-record"]
@@ -115,6 +119,7 @@ class RunRecord(_Part):
     outcome: RunOutcome | None
     origin: Origin
     taken_from: str | None = None
+    suite_origin: Origin | None = None
 
 
 def record_path(folder: Path, run: PlannedRun) -> Path:
@@ -144,8 +149,13 @@ def write_record(
         outcome=None if isinstance(outcome, str) else outcome,
         origin=origin,
     )
-    write_json(record_path(folder, run), record.model_dump(mode="json"))
+    replace_record(folder, run, record)
     return record
+
+
+def replace_record(folder: Path, run: PlannedRun, record: RunRecord) -> None:
+    """Put a record into its place, whole or not at all."""
+    write_json(record_path(folder, run), record.model_dump(mode="json"))
 
 
 def read_record(path: Path) -> RunRecord:

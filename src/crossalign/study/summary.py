@@ -15,6 +15,8 @@ from crossalign.study.outcome import SPLIT
 from crossalign.study.plan import PlannedRun, plan_runs
 from crossalign.study.records import RunOutcome, RunRecord, differing_from, load_result, read_records
 from crossalign.study.settings import StudySettings
+from crossalign.study.suite_data import kind_of
+from crossalign.study.suite_notes import mixed_kinds, suite_sources
 
 __all__ = ["summarize"]
 
@@ -63,6 +65,8 @@ def summarize(
             told["done"].append(run.seed)
             done[run.variant][run.seed] = record
             results[run.variant, run.seed] = _result(folder, run, record)
+    counted = [record for group in done.values() for record in group.values()]
+    sources = suite_sources(counted)
     return {
         "format": FORMAT,
         "format_version": 1,
@@ -81,7 +85,8 @@ def summarize(
             for name in study.variants
         },
         "unknown_records": sorted({variant for variant, _ in records} - set(study.variants)),
-        "origin": _origin([record for group in done.values() for record in group.values()]),
+        **({"suite_data": sources} if sources else {}),
+        "origin": _origin(counted),
     }
 
 
@@ -116,12 +121,27 @@ def _numbers(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
         "trained_parameters": first.trained_parameters,
         "embedding_width": first.embedding_width,
         "embedding_views": first.embedding_views,
-        "numbers": {
-            name: _spread(values)
-            for name in numbers
-            if (values := [value for outcome in outcomes if (value := outcome.number(name)) is not None])
-        },
+        "numbers": _further(group, numbers),
     }
+
+
+def _further(group: Group, numbers: Sequence[str]) -> dict[str, Any]:
+    """The further numbers that a study asks for, with the ``seeds`` that have one where others have not.
+
+    Those of a suite that was measured on different data are left out: there is no mean of them.
+    """
+    mixed = mixed_kinds(list(group.values()))
+    found: dict[str, Any] = {}
+    for name in numbers:
+        values = {
+            seed: value
+            for seed, record in sorted(group.items())
+            if record.outcome is not None and (value := record.outcome.number(name)) is not None
+        }
+        if values and kind_of(name) not in mixed:
+            some = {"seeds": list(values)} if len(values) < len(group) else {}
+            found[name] = _spread(list(values.values())) | some
+    return found
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
+from crossalign.study.suite_notes import suite_notes
+
 __all__ = ["markdown_table", "notes", "origin_line", "study_page", "study_table"]
 
 RECALLS = {
@@ -64,7 +66,7 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         if words:
             chance = f" (chance {grounded['chance']['mean']:.1f})" if grounded else ""
             line.append((_spread(grounded["accuracy"]) if grounded else MISSING) + chance)
-        line += [_spread(row.get("numbers", {}).get(number), ".4g") for number in numbers]
+        line += [_number(row.get("numbers", {}).get(number), row["runs"]["done"]) for number in numbers]
         line += [_spread(row.get("training_minutes")), _spread(row.get("training_cpu_minutes"))]
         line.append(_difference(row["against"], summary))
         rows.append(line)
@@ -91,6 +93,7 @@ def notes(summary: Summary) -> Iterator[str]:
             yield f"{name}: not compared with {against['variant']}: {against['reason']}"
     for seeds, names in sorted(waiting.items(), reverse=True):
         yield f"not run yet{seeds}: {', '.join(names)}"
+    yield from suite_notes(summary)
     for variant in summary["unknown_records"]:
         yield f"{variant}: has records but is no variant of the study; remove them"
 
@@ -178,6 +181,12 @@ def _spread(value: Mapping[str, Any] | None, form: str = ".1f") -> str:
         return MISSING
     mean = f"{value['mean']:{form}}"
     return mean if value["sd"] is None else f"{mean} ± {value['sd']:{form}}"
+
+
+def _number(value: Mapping[str, Any] | None, done: list[int]) -> str:
+    """A further number, with how many of the runs have it where that is not all."""
+    some = "" if value is None or "seeds" not in value else f" ({len(value['seeds'])} of {len(done)} seeds)"
+    return _spread(value, ".4g") + some
 
 
 def _difference(against: Mapping[str, Any] | None, summary: Summary) -> str:

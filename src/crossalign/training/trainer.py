@@ -33,6 +33,7 @@ from crossalign.training.checkpoint import (
 )
 from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks, keep_frozen_norms
 from crossalign.training.guards import CollapseGuard, check_finite
+from crossalign.training.idle_settings import refuse_idle_settings
 from crossalign.training.metrics import MetricsLog
 from crossalign.training.moving_average import MovingAverage
 from crossalign.training.precision import Overflow, build_fabric
@@ -128,6 +129,8 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     if isinstance(found, TrainingResult):
         return found
     checkpoint = load_checkpoint(folder / CHECKPOINT) if found else None
+    if checkpoint is None:
+        refuse_idle_settings(recipe)
 
     # ---- data, model, objective
     data = recipe.data

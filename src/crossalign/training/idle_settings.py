@@ -1,0 +1,28 @@
+"""Settings of soft labels that nothing would read: refused before a run begins."""
+
+from __future__ import annotations
+
+from crossalign.errors import CrossAlignError
+from crossalign.recipe import Recipe
+
+__all__ = ["refuse_idle_settings"]
+
+
+def refuse_idle_settings(recipe: Recipe) -> None:
+    """Refuse a recipe that names teachers or uni-modal heads and has no loss that would use them.
+
+    Asked where a run begins and not where a recipe is read: the folder of a run that was made with such a recipe opens,
+    and goes on, as before.
+
+    Raises:
+        CrossAlignError: ``data.teachers`` without ``objective.csa`` or ``objective.usa``, or ``model.uni_modal_head``
+            without ``objective.usa``.
+    """
+    if recipe.data.teachers is not None and not recipe.objective.asks_teachers:
+        raise CrossAlignError(
+            "data.teachers: no loss asks them; add objective.csa or objective.usa, or leave data.teachers out (null)"
+        )
+    if recipe.model.uni_modal_head is not None and recipe.objective.usa is None:
+        raise CrossAlignError(
+            "model.uni_modal_head: no loss trains it; add objective.usa, or leave model.uni_modal_head out (null)"
+        )
