@@ -16,8 +16,7 @@ from typing import Any
 
 from colour_model import ColourModel, paint
 
-import crossalign.search.index as index_module
-import crossalign.search.opening as opening_module
+import crossalign.search.update as update_module
 from crossalign.search.edge import EdgeStore
 from crossalign.search.index import update_index
 
@@ -63,7 +62,7 @@ def update(place: Path, kind: str, seconds: float = 0.0) -> Any:
 
 def _kill_at(step: str, when: str, number: int) -> None:
     """Arm one function: kill this process before or after its call of that number."""
-    owner: Any = {"write_manifest": index_module, "replace": Path}.get(step, EdgeStore)
+    owner: Any = {"write_manifest": update_module, "replace": Path}.get(step, EdgeStore)
     original: Callable[..., Any] = getattr(owner, step)
     calls = 0
 
@@ -78,9 +77,6 @@ def _kill_at(step: str, when: str, number: int) -> None:
         return result
 
     setattr(owner, step, staticmethod(deadly) if step == "create" else deadly)
-    if step == "write_manifest":
-        # The first description is written with the store.
-        opening_module.write_manifest = deadly  # type: ignore[attr-defined]
 
 
 def _forked(work: Callable[[], object], kill_after: float | None = None) -> int:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crossalign.errors import CrossAlignError
 from crossalign.search.bank import TEMPERATURE, bank_texts
-from crossalign.search.lock import IndexLock
-from crossalign.search.manifest import MANIFEST_FILE, Manifest, write_manifest
-from crossalign.search.models import EmbeddingModel, load_model, model_name
-from crossalign.search.opening import Wanted, fitting, new_store, open_store, present
-from crossalign.search.place import REBUILD_FILE, check_place, default_index, remove_leftovers
-from crossalign.search.scan import PHOTO_SUFFIXES, Failure, Scan, scan_photos
-from crossalign.search.update import StoreUpdate, plan_update
+from crossalign.search.content import Wanted
+from crossalign.search.models import EmbeddingModel
+from crossalign.search.photo_changes import PhotoContent
+from crossalign.search.place import check_place, default_index
+from crossalign.search.scan import PHOTO_SUFFIXES, Failure, scan_photos
+from crossalign.search.update import bring_up_to_date
 
 __all__ = ["IndexSummary", "update_index"]
 
@@ -105,45 +103,17 @@ def update_index(
         else bank_texts(bank, TEMPERATURE if bank_temperature is None else bank_temperature)
     )
     wanted = Wanted(photos=str(photos), width=width, bank=entry, bank_texts=tuple(texts))
-    name = model_name(model)
-    plan_of = partial(plan_update, scan=found)
-    embedder: EmbeddingModel | None = None
-    if not place.exists() or not any(place.iterdir()):
-        # A model that cannot be loaded, or has no embeddings, must leave neither an empty folder nor a lock.
-        embedder = load_model(model, device, width)
-        place.mkdir(parents=True, exist_ok=True)
-    with IndexLock(place, "crossalign index"):
-        path = place / (REBUILD_FILE if rebuild else MANIFEST_FILE)
-        # Read before the model is loaded: what is wrong here should be said at once.
-        manifest = present(path, wanted, rebuild)
-        embedder = embedder or load_model(model, device, width)
-        fingerprint = embedder.fingerprint
-        manifest = fitting(manifest, fingerprint, wanted, place, rebuild)
-        opened = None if manifest is None else open_store(place, manifest, embedder, rebuild, plan_of)
-        manifest, store, stored, plan = opened or new_store(
-            path, name, embedder, fingerprint, wanted, plan_of
-        )
-        try:
-            manifest = manifest.model_copy(update={"model": name, "photos": str(photos)})
-            update = StoreUpdate(store, stored, photos, plan, batch_size=batch_size)
-            if not (plan.empty and manifest.complete):
-                write_manifest(path, manifest.model_copy(update={"complete": False}))
-                update.run(progress)
-            count = store.count()
-        finally:
-            store.close()
-        manifest = manifest.model_copy(update={"complete": True, "count": count})
-        write_manifest(path, manifest)
-        if rebuild:
-            path.replace(place / MANIFEST_FILE)
-        remove_leftovers(place)
-    return _summary(place, manifest, found, update)
-
-
-def _summary(place: Path, manifest: Manifest, found: Scan, update: StoreUpdate) -> IndexSummary:
-    counts = update.counts
-    failures = tuple(found.failures + update.failures)
-    touched = counts["added"] + counts["changed"] + counts["renamed"] + len(update.failures)
+    manifest, changes = bring_up_to_date(
+        PhotoContent(wanted, found, batch_size),
+        place,
+        model,
+        rebuild=rebuild,
+        device=device,
+        progress=progress,
+    )
+    counts = changes.counts
+    failures = tuple(found.failures + changes.failures)
+    touched = counts["added"] + counts["changed"] + counts["renamed"] + len(changes.failures)
     return IndexSummary(
         index=str(place),
         folder=manifest.photos,

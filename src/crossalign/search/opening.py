@@ -1,67 +1,32 @@
-"""What is common to every index run: the description, the store and the model, found fitting or begun anew."""
+"""The description and the store of an index: found fitting what is wanted, or begun anew."""
 
 from __future__ import annotations
 
 import datetime
 import secrets
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from crossalign.errors import CrossAlignError
-from crossalign.search.bank import BankEntry, QueryBank
+from crossalign.search.bank import QueryBank
+from crossalign.search.content import ChangesT_co, Content, Wanted
 from crossalign.search.edge import EdgeStore
-from crossalign.search.manifest import Manifest, read_manifest, write_manifest
-from crossalign.search.models import Embedded, EmbeddingModel, embed_images, embed_texts, uni_width
+from crossalign.search.embedder import Embedder
+from crossalign.search.manifest import Manifest, read_manifest
+from crossalign.search.models import EmbeddingModel, uni_width
 
-__all__ = ["Embedder", "Wanted", "fitting", "new_store", "open_store", "present"]
-
-
-T = TypeVar("T")
+__all__ = ["OpenStore", "fitting", "new_store", "open_store", "present"]
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What an index is asked to be.
+class OpenStore(NamedTuple, Generic[ChangesT_co]):
+    """A store, what embeds for it, and what differs between it and what it follows."""
 
-    Attributes:
-        photos: the photo folder, absolute; empty for an index of texts.
-        texts: the file or collection of texts, absolute; None for an index of photos.
-        split: of a collection.
-        width: that embeddings are cut to.
-        bank: the query bank asked for; None: none, or the one that the index has.
-        bank_texts: its texts.
-    """
-
-    photos: str = ""
-    texts: str | None = None
-    split: str | None = None
-    width: int | None = None
-    bank: BankEntry | None = None
-    bank_texts: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """A model together with what an index stores of its embeddings."""
-
-    model: EmbeddingModel
-    uni: bool
-    bank: QueryBank | None = None
-
-    def images(self, images: list[Image.Image]) -> Embedded:
-        """Of pictures, as they are stored."""
-        found = embed_images(self.model, images, uni=self.uni)
-        return found if self.bank is None else Embedded(self.bank.extended(found.cross), found.uni)
-
-    def texts(self, texts: list[str]) -> Embedded:
-        """Of texts, as they are stored."""
-        return embed_texts(self.model, texts, uni=self.uni)
+    store: EdgeStore
+    embedder: Embedder
+    changes: ChangesT_co
 
 
 def present(path: Path, wanted: Wanted, rebuild: bool) -> Manifest | None:
@@ -74,10 +39,9 @@ def present(path: Path, wanted: Wanted, rebuild: bool) -> Manifest | None:
         if rebuild:
             return None
         raise
-    given = wanted.photos or wanted.texts or ""
-    if manifest.holds == ("photos" if wanted.texts is None else "texts"):
+    if manifest.holds == wanted.holds:
         # What is no longer where it was has been moved here; what still is there is something else.
-        same = manifest.source == given or not Path(manifest.source).exists()
+        same = manifest.source == wanted.source or not Path(manifest.source).exists()
         if same and manifest.split == wanted.split:
             return manifest
     if rebuild:
@@ -121,10 +85,9 @@ def _told(width: int | None) -> str:
 
 
 def open_store(
-    place: Path, manifest: Manifest, model: EmbeddingModel, rebuild: bool, read: Callable[[EdgeStore], T]
-) -> tuple[Manifest, EdgeStore, Embedder, T] | None:
-    """The store of a description, every vector of it found, and what ``read`` gives; None where it is damaged and can
-    be begun anew."""
+    place: Path, manifest: Manifest, model: EmbeddingModel, rebuild: bool, content: Content[ChangesT_co]
+) -> OpenStore[ChangesT_co] | None:
+    """The store of a description, every vector of it found; None where it is damaged and can be begun anew."""
     try:
         count = manifest.count if manifest.complete else None
         folder = place / manifest.store
@@ -132,7 +95,7 @@ def open_store(
         store = EdgeStore.open(folder, manifest.stored_dim, manifest.views, uni=manifest.uni, count=count)
         try:
             store.verify(store.count())
-            return manifest, store, Embedder(model, manifest.uni is not None, bank), read(store)
+            return OpenStore(store, Embedder(model, manifest, bank), content.changes(store))
         except BaseException:
             with suppress(CrossAlignError):
                 store.close()
@@ -144,17 +107,12 @@ def open_store(
 
 
 def new_store(
-    path: Path,
-    name: str | None,
-    model: EmbeddingModel,
-    fingerprint: str,
-    wanted: Wanted,
-    read: Callable[[EdgeStore], T],
-) -> tuple[Manifest, EdgeStore, Embedder, T]:
-    """As :func:`open_store`, of an empty store, which comes before its description: none is without."""
+    place: Path, name: str | None, model: EmbeddingModel, fingerprint: str, content: Content[ChangesT_co]
+) -> OpenStore[ChangesT_co]:
+    """An empty store for what a model makes of the content; its description is still to be written."""
+    wanted = content.wanted
     alone = uni_width(model)
-    _, views, dim = _shape(model, wanted)
-    folder = f"store-{secrets.token_hex(4)}"
+    _, views, dim = np.shape(content.sample(model).cross)
     manifest = Manifest(
         model=name,
         fingerprint=fingerprint,
@@ -166,25 +124,14 @@ def new_store(
         texts=wanted.texts,
         split=wanted.split,
         bank=wanted.bank,
-        store=folder,
+        store=f"store-{secrets.token_hex(4)}",
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     bank = None
     if wanted.bank is not None:
         bank = QueryBank.of_texts(model, wanted.bank_texts, wanted.bank.temperature)
-    store = EdgeStore.create(path.parent / folder, manifest.stored_dim, views, uni=alone)
+    folder = place / manifest.store
+    store = EdgeStore.create(folder, manifest.stored_dim, views, uni=alone)
     if bank is not None:
-        bank.save(path.parent / folder)
-    write_manifest(path, manifest)
-    return manifest, store, Embedder(model, alone is not None, bank), read(store)
-
-
-def _shape(model: EmbeddingModel, wanted: Wanted) -> tuple[int, ...]:
-    """``(1, V, D)`` of one item."""
-    embedded = (
-        embed_images(model, [Image.new("RGB", (64, 64))])
-        if wanted.texts is None
-        else embed_texts(model, ["a"])
-    )
-    shape: tuple[int, ...] = np.shape(embedded.cross)
-    return shape
+        bank.save(folder)
+    return OpenStore(store, Embedder(model, manifest, bank), content.changes(store))
