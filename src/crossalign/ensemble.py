@@ -31,9 +31,9 @@ __all__ = [
     "chosen_scale",
     "ensemble_fingerprint",
     "is_ensemble",
-    "joined",
     "open_ensemble",
     "read_ensemble",
+    "side_by_side",
     "write_ensemble",
 ]
 
@@ -92,15 +92,34 @@ class EnsembleModel:
         return sum(model.dim for model in self.models)
 
     @property
-    def embedding_parts(self) -> int:
-        """Always 1: it cannot be cut, as the members' widths differ."""
-        return 1
+    def embedding_parts(self) -> None:
+        """None: it cannot be cut, as the members' widths differ."""
+        return None
+
+    @property
+    def uni_modal_width(self) -> int | None:
+        """Width of a uni-modal embedding: of all members' together; None where a member has no heads for it."""
+        widths = [model.uni_modal_width for model in self.models]
+        return None if None in widths else sum(width for width in widths if width is not None)
+
+    def require_embeddings(self, space: Space = "cross") -> None:
+        """Refuse what compares embeddings that a member does not have.
+
+        Raises:
+            CrossAlignError: a member has no uni-modal heads where those are asked for.
+        """
+        for model in self.models:
+            model.require_embeddings(space)
 
     def encode_images(
-        self, images: Sequence[Image], batch_size: int = 32, progress: bool = False, space: Space = "cross"
+        self,
+        images: Sequence[Image],
+        batch_size: int = 32,
+        progress: bool = False,
+        space: Space = "cross",
     ) -> Tensor:
         """``(n, D)``, or ``(n, V, D)`` with every choice of one view of each member."""
-        return joined(
+        return side_by_side(
             [model.encode_images(images, batch_size, progress, space=space) for model in self.models]
         )
 
@@ -108,7 +127,17 @@ class EnsembleModel:
         self, texts: Sequence[str], batch_size: int = 256, progress: bool = False, space: Space = "cross"
     ) -> Tensor:
         """``(n, D)``."""
-        return joined([model.encode_texts(texts, batch_size, progress, space=space) for model in self.models])
+        return side_by_side(
+            [model.encode_texts(texts, batch_size, progress, space=space) for model in self.models]
+        )
+
+    def encode_images_in(self, spaces: Sequence[Space], images: Sequence[Image]) -> tuple[Tensor, ...]:
+        """Embeddings of one batch of photos in each of the spaces, by one pass of each member."""
+        return _each_side_by_side([model.encode_images_in(spaces, images) for model in self.models])
+
+    def encode_texts_in(self, spaces: Sequence[Space], texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Embeddings of one batch of texts in each of the spaces, by one pass of each member."""
+        return _each_side_by_side([model.encode_texts_in(spaces, texts) for model in self.models])
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """The words of a text that no member knows, in order."""
@@ -136,7 +165,7 @@ def open_ensemble(folder: str | Path, device: str | torch.device = "cpu") -> Ens
     return ensemble
 
 
-def joined(embeddings: Sequence[Tensor]) -> Tensor:
+def side_by_side(embeddings: Sequence[Tensor]) -> Tensor:
     """Embeddings of M models side by side, divided by the root of M: inner products are the mean of the models'.
 
     Args:
@@ -152,6 +181,10 @@ def joined(embeddings: Sequence[Tensor]) -> Tensor:
     parts = [values[:, choice.to(values.device)] for values, choice in zip(views, choices.T, strict=True)]
     together = torch.cat(parts, dim=-1) / math.sqrt(len(views))
     return together if any(values.dim() == 3 for values in embeddings) else together[:, 0]
+
+
+def _each_side_by_side(of_models: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(side_by_side(of_space) for of_space in zip(*of_models, strict=True))
 
 
 def ensemble_fingerprint(fingerprints: Sequence[str], scale: Scale) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -93,6 +93,11 @@ class RetrievalModel(nn.Module):
     def embedding_parts(self) -> int:
         """Vectors that stand one after the other in an embedding; see :func:`crossalign.truncation.truncate`."""
         return self.config.embedding_parts
+
+    @property
+    def uni_modal_width(self) -> int | None:
+        """Width of the uni-modal embeddings; None without heads for them."""
+        return self.config.uni_modal_width
 
     @property
     def device(self) -> torch.device:
@@ -274,9 +279,25 @@ class RetrievalModel(nn.Module):
         result[torch.tensor(order, dtype=torch.long)] = embeddings
         return result
 
+    def encode_images_in(self, spaces: Sequence[Space], images: Sequence[Photo]) -> tuple[Tensor, ...]:
+        """Embeddings of one batch of photos in each of the spaces, by one pass; see :meth:`encode_images`."""
+        return self._in(spaces, lambda: self.image_tower(self.image_inputs(images)))
+
+    def encode_texts_in(self, spaces: Sequence[Space], texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Embeddings of one batch of texts in each of the spaces, by one pass; see :meth:`encode_texts`."""
+        return self._in(spaces, lambda: self.text_tower(self.text_inputs(texts)))
+
+    @torch.inference_mode()
+    def _in(self, spaces: Sequence[Space], encode: Callable[[], Encoding]) -> tuple[Tensor, ...]:
+        for space in spaces:
+            self.require_embeddings(space)
+        with evaluation_mode(self):
+            encoding = encode()
+        return tuple(embedding_in(encoding, space).float().cpu() for space in spaces)
+
     def _gather(self, encodings: Iterator[Encoding], space: Space) -> Tensor:
         parts = [embedding_in(encoding, space).float().cpu() for encoding in encodings]
-        width = self.dim if space == "cross" else self.config.uni_modal_width
+        width = self.dim if space == "cross" else self.uni_modal_width
         return torch.cat(parts) if parts else torch.empty(0, width or 0)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -21,8 +21,8 @@ from crossalign.ensemble import (
     chosen_scale,
     ensemble_fingerprint,
     is_ensemble,
-    joined,
     read_ensemble,
+    side_by_side,
     write_ensemble,
 )
 from crossalign.errors import CrossAlignError
@@ -154,7 +154,7 @@ def test_inner_products_of_joined_embeddings_are_mean_similarities_also_with_vie
     images = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape, _ in shapes]
     texts = [torch.randn(shape, generator=generator, dtype=torch.float64) for _, shape in shapes]
     for count in (1, 2, 3):
-        image, text = joined(images[:count]), joined(texts[:count])
+        image, text = side_by_side(images[:count]), side_by_side(texts[:count])
         assert image.shape[1:] == ((4,), (2, 7), (6, 9))[count - 1]
         for row in range(5):
             for column in range(6):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from crossalign.encoding import Space
+from crossalign.errors import CrossAlignError
 
 COLOURS = {
     "red": (220, 30, 30),
@@ -40,8 +44,25 @@ class ColourModel:
         self.dim, self.embedding_parts = DIM, 1
         self.before_batch: Callable[[], None] = lambda: None
 
-    def require_embeddings(self) -> None:
-        """It has them."""
+    uni_modal_width: int | None = None
+
+    def require_embeddings(self, space: Space = "cross") -> None:
+        """It has those of both modalities."""
+        if space == "uni" and self.uni_modal_width is None:
+            raise CrossAlignError("no uni-modal heads")
+
+    def encode_images_in(self, spaces: Sequence[Space], images: Sequence[Image.Image]) -> tuple[Tensor, ...]:
+        return tuple(self._in(space, self.encode_images, images) for space in spaces)
+
+    def encode_texts_in(self, spaces: Sequence[Space], texts: Sequence[str]) -> tuple[Tensor, ...]:
+        return tuple(self._in(space, self.encode_texts, texts) for space in spaces)
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        return ()
+
+    def _in(self, space: Space, encode: Callable[..., Tensor], items: Sequence[Any]) -> Tensor:
+        self.require_embeddings(space)
+        return encode(items) if space == "cross" else encode(items, space=space)
 
     def encode_images(
         self, images: Sequence[Image.Image], batch_size: int = 32, progress: bool = False

@@ -29,14 +29,18 @@ BACKBONE = {
 }
 
 
-def build(kind: str | None, *, regions: str = "grid", **image: Any) -> RetrievalModel:
-    """A small model with random weights; its scorer, where it has one, looks at five regions at most."""
+def build(kind: str | None, *, regions: str = "grid", uni: int | None = None, **image: Any) -> RetrievalModel:
+    """A small model with random weights; its scorer, where it has one, looks at five regions at most.
+
+    ``uni``: width of its uni-modal heads.
+    """
     torch.manual_seed(7)
     small = {} if kind == "scan" else {"similarity_dim": 8, "regions": 5, "dropout": 0}
     tokenizer = WordTokenizer.build(["a red green blue yellow white black thing"], min_count=1)
     config = ModelConfig.model_validate(
         {
             "dim": 12,
+            "uni_modal_head": None if uni is None else {"size": uni},
             "scorer": None if kind is None else {"kind": kind, **small},
             "image": image or {"backbones": [BACKBONE], "regions": regions},
             "text": {"encoder": {"kind": "gru", "word_dim": 8, "min_count": 1}},

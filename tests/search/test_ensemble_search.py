@@ -56,6 +56,42 @@ def test_scores_of_a_search_are_the_mean_of_the_members(members: tuple[Path, Pat
         SearchEngine.open(tmp_path / "index", tmp_path / "turned", device="cpu")
 
 
+def test_pictures_are_compared_by_the_heads_of_all_members(tmp_path: Path) -> None:
+    for seed in range(8):
+        paint(tmp_path / "photos" / f"{seed}.png", list(COLOURS)[seed % 6], seed)
+    photos = sorted((tmp_path / "photos").iterdir())
+    models = [build(None, uni=5), build(None, uni=7)]
+    for number, model in enumerate(models):
+        model.save_pretrained(tmp_path / f"heads-{number}")
+    build(None).save_pretrained(tmp_path / "plain")
+    write_ensemble([tmp_path / "heads-0", tmp_path / "heads-1"], tmp_path / "both")
+    assert update_index(tmp_path / "both", tmp_path / "photos", tmp_path / "index", device="cpu").uni == 12
+    expected = torch.stack(
+        [model.similarity(*2 * [model.encode_images(photos, space="uni")])[3] for model in models]
+    ).mean(dim=0)
+    passes: list[int] = []
+    with SearchEngine.open(tmp_path / "index", device="cpu") as engine:
+        assert engine.compared("image").fallback is None
+        assert isinstance(engine.model, EnsembleModel)
+        for member in engine.model.models:
+            member.image_tower.register_forward_hook(lambda *_: passes.append(1))
+        hits = engine.search_image(photos[3], 8, exact=True)
+    assert len(passes) == 2
+    found = {hit.file: hit.score for hit in hits}
+    assert hits[0].file == "3.png"
+    assert [found[photo.name] for photo in photos] == pytest.approx(expected.tolist(), abs=1e-5)
+    # One member without heads, and there is no such embedding.
+    write_ensemble([tmp_path / "heads-0", tmp_path / "plain"], tmp_path / "half")
+    half = open_ensemble(tmp_path / "half")
+    assert half.uni_modal_width is None
+    with pytest.raises(CrossAlignError, match="no uni-modal heads"):
+        half.require_embeddings("uni")
+    index = tmp_path / "half.index"
+    assert update_index(half, tmp_path / "photos", index).uni is None
+    with SearchEngine.open(index, half) as engine:
+        assert engine.compared("image").fallback == "the model has no uni-modal heads"
+
+
 def test_words_are_unknown_where_no_member_knows_them(members: tuple[Path, Path], tmp_path: Path) -> None:
     models = [RetrievalModel.from_pretrained(member) for member in members]
     ensemble = EnsembleModel(models)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from crossalign.data.collection import Split
-from crossalign.ensemble import Scale, ensemble_fingerprint, joined
+from crossalign.ensemble import Scale, ensemble_fingerprint, side_by_side
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.gallery import EmbeddingGallery, Gallery, Positions, ScoredGallery
 from crossalign.evaluation.inputs import numpy_embeddings
@@ -100,8 +100,8 @@ def mean_gallery(members: Sequence[EmbeddingGallery | ScoredGallery], scale: Sca
     if scale == "standardised" or len(embedded) < len(members):
         return EnsembleGallery(tuple(members), scale)
     return EmbeddingGallery(
-        joined([torch.as_tensor(numpy_embeddings(member.image)) for member in embedded]),
-        joined([torch.as_tensor(numpy_embeddings(member.text)) for member in embedded]),
+        side_by_side([torch.as_tensor(numpy_embeddings(member.image)) for member in embedded]),
+        side_by_side([torch.as_tensor(numpy_embeddings(member.text)) for member in embedded]),
     )
 
 

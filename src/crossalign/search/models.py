@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from PIL.Image import Image
 from torch import Tensor
 
 from crossalign.devices import usable_device
-from crossalign.encoding import Encoding, Space
-from crossalign.ensemble import EnsembleModel, is_ensemble, open_ensemble
+from crossalign.encoding import Space
+from crossalign.ensemble import is_ensemble, open_ensemble
 from crossalign.errors import CrossAlignError
-from crossalign.model import RetrievalModel, embedding_in, evaluation_mode
+from crossalign.model import RetrievalModel
 from crossalign.search.scan import Failure
 from crossalign.truncation import check_width, truncate
 
@@ -29,19 +28,11 @@ __all__ = [
     "embed_texts",
     "load_model",
     "model_name",
-    "uni_width",
 ]
 
 
-_SPACES: tuple[Space, Space] = ("cross", "uni")
-
-
 class EmbeddingModel(Protocol):
-    """The part of :class:`crossalign.RetrievalModel` that search uses.
-
-    A model with uni-modal heads also has ``uni_modal_width``, and its ``encode_images`` and ``encode_texts`` take
-    ``space="uni"``; see :func:`uni_width`.
-    """
+    """What search asks of a model: :class:`crossalign.RetrievalModel` and an ensemble of several have it."""
 
     @property
     def fingerprint(self) -> str:
@@ -50,20 +41,33 @@ class EmbeddingModel(Protocol):
 
     @property
     def dim(self) -> int:
-        """D, width of an embedding; asked where it is to be cut."""
+        """D, width of an embedding."""
         ...
 
     @property
-    def embedding_parts(self) -> int:
-        """Vectors that an embedding consists of, see :func:`~crossalign.truncation.truncate`; asked as ``dim`` is."""
+    def embedding_parts(self) -> int | None:
+        """Vectors that an embedding consists of, see :func:`~crossalign.truncation.truncate`; None: it is never cut."""
         ...
 
-    def encode_images(self, images: Sequence[Image], batch_size: int = 32, progress: bool = False) -> Tensor:
-        """``(n, D)`` or ``(n, V, D)``."""
+    @property
+    def uni_modal_width(self) -> int | None:
+        """E, width of a uni-modal embedding; None for a model without heads for it."""
         ...
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256, progress: bool = False) -> Tensor:
-        """``(n, D)``."""
+    def require_embeddings(self, space: Space = "cross") -> None:
+        """Raise CrossAlignError where the model has no embeddings to be compared in a space."""
+        ...
+
+    def encode_images_in(self, spaces: Sequence[Space], images: Sequence[Image]) -> tuple[Tensor, ...]:
+        """Of each space: ``(n, D)`` or ``(n, V, D)``, or ``(n, E)`` of unit norm for ``"uni"``."""
+        ...
+
+    def encode_texts_in(self, spaces: Sequence[Space], texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Of each space: ``(n, D)``, or ``(n, E)`` of unit norm for ``"uni"``."""
+        ...
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that tell the model nothing, in order."""
         ...
 
 
@@ -76,15 +80,21 @@ class PhotoScorer(Protocol):
 
 
 class TruncatedModel:
-    """A model whose embeddings are cut to ``width``, on both sides alike; its fingerprint is the model's.
+    """A model whose embeddings are cut to ``width``, on both sides alike; uni-modal ones stay whole.
+
+    Its fingerprint is the model's.
 
     Raises:
-        CrossAlignError: a width that the model's embeddings do not have.
+        CrossAlignError: a width that the model's embeddings do not have, or an ensemble.
     """
 
     def __init__(self, model: EmbeddingModel, width: int) -> None:
-        self._parts = model.embedding_parts
-        check_width(width, model.dim, self._parts)
+        if model.embedding_parts is None:
+            raise CrossAlignError(
+                "--width cuts the embeddings of one model, this one is an ensemble; leave it out"
+            )
+        self.embedding_parts: int = model.embedding_parts
+        check_width(width, model.dim, self.embedding_parts)
         self.model = model
         self.dim = width
 
@@ -94,17 +104,31 @@ class TruncatedModel:
         return self.model.fingerprint
 
     @property
-    def embedding_parts(self) -> int:
-        """As many as the model's."""
-        return self._parts
+    def uni_modal_width(self) -> int | None:
+        """That of the model."""
+        return self.model.uni_modal_width
 
-    def encode_images(self, images: Sequence[Image], batch_size: int = 32, progress: bool = False) -> Tensor:
-        """``(n, width)`` or ``(n, V, width)``."""
-        return truncate(self.model.encode_images(images, batch_size, progress), self.dim, self._parts)
+    def require_embeddings(self, space: Space = "cross") -> None:
+        """As the model does."""
+        self.model.require_embeddings(space)
 
-    def encode_texts(self, texts: Sequence[str], batch_size: int = 256, progress: bool = False) -> Tensor:
-        """``(n, width)``."""
-        return truncate(self.model.encode_texts(texts, batch_size, progress), self.dim, self._parts)
+    def encode_images_in(self, spaces: Sequence[Space], images: Sequence[Image]) -> tuple[Tensor, ...]:
+        """Of each space: ``(n, width)`` or ``(n, V, width)``, or ``(n, E)``."""
+        return self._cut(spaces, self.model.encode_images_in(spaces, images))
+
+    def encode_texts_in(self, spaces: Sequence[Space], texts: Sequence[str]) -> tuple[Tensor, ...]:
+        """Of each space: ``(n, width)`` or ``(n, E)``."""
+        return self._cut(spaces, self.model.encode_texts_in(spaces, texts))
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """Those of the model."""
+        return self.model.unknown_words(text)
+
+    def _cut(self, spaces: Sequence[Space], found: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return tuple(
+            truncate(values, self.dim, self.embedding_parts) if space == "cross" else values
+            for space, values in zip(spaces, found, strict=True)
+        )
 
 
 def model_name(model: EmbeddingModel | str | Path) -> str | None:
@@ -128,15 +152,9 @@ def load_model(
         CrossAlignError: no model there, one that scores pairs, or a width that its embeddings do not have.
     """
     if width is not None:
-        whole = load_model(model, device)
-        if isinstance(whole, EnsembleModel):
-            raise CrossAlignError(
-                "--width cuts the embeddings of one model, this one is an ensemble; leave it out"
-            )
-        return TruncatedModel(whole, width)
+        return TruncatedModel(load_model(model, device), width)
     if not isinstance(model, str | Path):
-        if isinstance(model, RetrievalModel):
-            model.require_embeddings()
+        model.require_embeddings()
         return model
     if is_ensemble(model):
         return open_ensemble(model, usable_device(device))
@@ -160,78 +178,35 @@ class Embedded:
     uni: np.ndarray | None = None
 
 
-def uni_width(model: EmbeddingModel) -> int | None:
-    """E, width of a model's uni-modal embeddings; None for a model without heads for them."""
-    if isinstance(model, TruncatedModel):
-        return uni_width(model.model)
-    width = model.config.uni_modal_width if isinstance(model, RetrievalModel) else None
-    return width or getattr(model, "uni_modal_width", None)
-
-
 def embed_images(model: EmbeddingModel, images: Sequence[Image], *, uni: bool = False) -> Embedded:
     """Embed pictures, in both spaces at once where ``uni`` is asked for.
 
     Raises:
-        CrossAlignError: an embedding is not finite.
+        CrossAlignError: an embedding is not finite, or the model has no uni-modal heads.
     """
-    if uni and isinstance(inner := _whole(model), RetrievalModel):
-        found = _in_both(model, inner, lambda: inner.image_tower(inner.image_inputs(images)))
-    else:
-        size = max(1, len(images))
-        found = (
-            model.encode_images(images, batch_size=size),
-            _uni(model).encode_images(images, batch_size=size, space="uni") if uni else None,
-        )
-    return _checked(*found, "image")
+    return _checked(model.encode_images_in(_spaces(uni), images), "image")
 
 
 def embed_texts(model: EmbeddingModel, texts: Sequence[str], *, uni: bool = False) -> Embedded:
     """Embed texts, in both spaces at once where ``uni`` is asked for.
 
     Raises:
-        CrossAlignError: an embedding is not finite.
+        CrossAlignError: an embedding is not finite, or the model has no uni-modal heads.
     """
-    if uni and isinstance(inner := _whole(model), RetrievalModel):
-        found = _in_both(model, inner, lambda: inner.text_tower(inner.text_inputs(texts)))
-    else:
-        size = max(1, len(texts))
-        found = (
-            model.encode_texts(texts, batch_size=size),
-            _uni(model).encode_texts(texts, batch_size=size, space="uni") if uni else None,
-        )
-    return _checked(*found, "text")
+    return _checked(model.encode_texts_in(_spaces(uni), texts), "text")
 
 
-def _whole(model: EmbeddingModel) -> EmbeddingModel:
-    """The model as it is before it is cut."""
-    return model.model if isinstance(model, TruncatedModel) else model
+def _spaces(uni: bool) -> tuple[Space, ...]:
+    return ("cross", "uni") if uni else ("cross",)
 
 
-def _uni(model: EmbeddingModel) -> Any:
-    """The model as one that takes ``space``: uni-modal embeddings are not cut."""
-    return _whole(model)
-
-
-def _in_both(
-    model: EmbeddingModel, inner: RetrievalModel, encode: Callable[[], Encoding]
-) -> tuple[Tensor, Tensor | None]:
-    """Both embeddings by one pass of the tower."""
-    with torch.inference_mode(), evaluation_mode(inner):
-        encoding = encode()
-    cross, alone = (embedding_in(encoding, space).float().cpu() for space in _SPACES)
-    if isinstance(model, TruncatedModel):
-        cross = truncate(cross, model.dim, model.embedding_parts)
-    return cross, alone
-
-
-def _checked(cross: Tensor, uni: Tensor | None, what: str) -> Embedded:
-    vectors = cross.numpy().astype(np.float32, copy=False)
+def _checked(found: Sequence[Tensor], what: str) -> Embedded:
+    vectors, *others = (values.numpy().astype(np.float32, copy=False) for values in found)
     if vectors.ndim == 2:
         vectors = vectors[:, None]
-    alone = None if uni is None else uni.numpy().astype(np.float32, copy=False)
-    for given in (vectors, alone):
-        if given is not None and not np.isfinite(given).all():
+    for given in (vectors, *others):
+        if not np.isfinite(given).all():
             raise CrossAlignError(
                 f"the model's {what} embeddings are not finite: its training has diverged; train it again"
             )
-    return Embedded(vectors, alone)
+    return Embedded(vectors, *others)

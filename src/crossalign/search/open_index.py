@@ -14,20 +14,16 @@ from PIL import Image
 from crossalign.data.photos import open_photo
 from crossalign.devices import usable_device
 from crossalign.encoding import Space
-from crossalign.ensemble import EnsembleModel
 from crossalign.errors import CrossAlignError
-from crossalign.model import RetrievalModel
 from crossalign.search.edge import EdgeStore
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
 from crossalign.search.models import (
     Embedded,
     EmbeddingModel,
-    TruncatedModel,
     embed_images,
     embed_texts,
     load_model,
-    uni_width,
 )
 from crossalign.search.place import check_index
 from crossalign.search.store import StoreHit, VectorStore
@@ -148,7 +144,7 @@ class OpenIndex:
         if self.manifest.uni is not None:
             return Comparison("uni")
         reason = "the model has no uni-modal heads"
-        if uni_width(self.model) is not None:
+        if self.model.uni_modal_width is not None:
             reason = (
                 "the index was made without the model's uni-modal embeddings (crossalign index --rebuild)"
             )
@@ -174,11 +170,10 @@ class OpenIndex:
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """The words of a text that the model does not know; see :meth:`crossalign.RetrievalModel.unknown_words`."""
-        model = self.model.model if isinstance(self.model, TruncatedModel) else self.model
-        return model.unknown_words(text) if isinstance(model, RetrievalModel | EnsembleModel) else ()
+        return self.model.unknown_words(text)
 
     def _asked(self, space: Space) -> bool:
-        if space == "uni" and uni_width(self.model) is None:
+        if space == "uni" and self.model.uni_modal_width is None:
             raise CrossAlignError("this model has no uni-modal heads; compare its cross-modal embeddings")
         return space == "uni"
 

@@ -16,7 +16,7 @@ from crossalign.search.content import ChangesT_co, Content, Wanted
 from crossalign.search.edge import EdgeStore
 from crossalign.search.embedder import Embedder
 from crossalign.search.manifest import Manifest, read_manifest
-from crossalign.search.models import EmbeddingModel, uni_width
+from crossalign.search.models import EmbeddingModel
 
 __all__ = ["OpenStore", "fitting", "new_store", "open_store", "present"]
 
@@ -111,7 +111,7 @@ def new_store(
 ) -> OpenStore[ChangesT_co]:
     """An empty store for what a model makes of the content; its description is still to be written."""
     wanted = content.wanted
-    alone = uni_width(model)
+    alone = model.uni_modal_width
     _, views, dim = np.shape(content.sample(model).cross)
     manifest = Manifest(
         model=name,
