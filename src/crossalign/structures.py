@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["joined", "map_tensors", "padded", "tensors_of"]
+__all__ = ["concatenated", "map_tensors", "padded", "tensors_of"]
 
 S = TypeVar("S")
 
@@ -50,7 +50,7 @@ def tensors_of(structure: Any) -> list[Tensor]:
     return found
 
 
-def joined(parts: Sequence[S]) -> S:
+def concatenated(parts: Sequence[S]) -> S:
     """Structures of one kind, one below the other; later axes are padded with zeros to the longest part."""
     return map_tensors(_below_each_other, parts[0], *parts[1:])
 

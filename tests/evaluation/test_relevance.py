@@ -14,7 +14,7 @@ from plain_relevance import measures, ranking
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation import relevance
-from crossalign.evaluation.relevance import cosine_scores, product_scores, relevance_table
+from crossalign.evaluation.relevance import cosines_in_blocks, products_in_blocks, relevance_table
 
 
 def table_of(scores: torch.Tensor, relevant: list[list[int]], **options: object) -> relevance.RelevanceTable:
@@ -67,7 +67,7 @@ def test_one_vector_for_everything_finds_nothing() -> None:
     embeddings = torch.randn(1, 33).expand(40, 33) * torch.linspace(1, 3, 40)[:, None]
     relevant = [np.array([(number + 1) % 40]) for number in range(40)]
     table = relevance_table(
-        cosine_scores(embeddings, embeddings), relevant, 40, left_out=np.arange(40), most=10
+        cosines_in_blocks(embeddings, embeddings), relevant, 40, left_out=np.arange(40), most=10
     )
     assert table.metrics() == {"r1": 0, "r5": 0, "r10": 0, "r_precision": 0, "map_at_r": 0}
 
@@ -76,9 +76,9 @@ def test_products_take_the_best_view_of_both_sides() -> None:
     query, gallery = torch.randn(5, 3, 8), torch.randn(7, 2, 8)
     plain = [[max(float(a.double() @ b.double()) for a in q for b in g) for g in gallery] for q in query]
     assert torch.allclose(
-        product_scores(query, gallery)(slice(0, 5)), torch.tensor(plain, dtype=torch.float64)
+        products_in_blocks(query, gallery)(slice(0, 5)), torch.tensor(plain, dtype=torch.float64)
     )
-    one = product_scores(query[:, 0], gallery[:, 0])(slice(2, 4))
+    one = products_in_blocks(query[:, 0], gallery[:, 0])(slice(2, 4))
     assert torch.allclose(one, query[2:4, 0].double() @ gallery[:, 0].double().T)
 
 

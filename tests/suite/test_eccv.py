@@ -10,7 +10,7 @@ import torch
 
 from crossalign.data.collection import Split
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.relevance import product_scores
+from crossalign.evaluation.relevance import products_in_blocks
 from crossalign.suite.eccv import coco_test_ids, eccv_metrics, known_matches
 from crossalign.suite.needs import LeftOutError
 from crossalign.suite.parts import eccv_part
@@ -70,7 +70,7 @@ def test_random_embeddings(package: Any, ids: tuple[np.ndarray, np.ndarray]) -> 
     text = torch.from_numpy(
         np.stack([own[owner[item]] for item in captions.tolist()]) + random.normal(size=(len(captions), 16))
     )
-    i2t, t2i = product_scores(image, text), product_scores(text, image)
+    i2t, t2i = products_in_blocks(image, text), products_in_blocks(text, image)
     ours = eccv_metrics(i2t, t2i, images.tolist(), captions.tolist())
     theirs = own_names(
         package.compute_all_metrics(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.relevance import RelevanceTable, cosine_scores, relevance_table
+from crossalign.evaluation.relevance import RelevanceTable, cosines_in_blocks, relevance_table
 
 __all__ = ["group_retrieval"]
 
@@ -50,7 +50,7 @@ def group_retrieval(
     place = np.full(len(groups), -1, np.int64)
     place[there] = np.arange(len(there))
     return relevance_table(
-        cosine_scores(embeddings[asked], embeddings[there]),
+        cosines_in_blocks(embeddings[asked], embeddings[there]),
         _Members(groups[asked], groups[there], place[asked]),
         len(there),
         left_out=place[asked],

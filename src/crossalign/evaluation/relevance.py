@@ -15,7 +15,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.inputs import pieces
 from crossalign.progress import track
 
-__all__ = ["RelevanceTable", "cosine_scores", "product_scores", "relevance_table"]
+__all__ = ["RelevanceTable", "cosines_in_blocks", "products_in_blocks", "relevance_table"]
 
 Scores = Callable[[slice], Tensor]
 """Scores ``(b, N)`` of a run of queries with the whole gallery."""
@@ -135,15 +135,15 @@ def _places(
     return (before + torch.arange(1, found.shape[1] + 1, device=block.device)).cpu()
 
 
-def cosine_scores(query: Tensor, gallery: Tensor) -> Scores:
+def cosines_in_blocks(query: Tensor, gallery: Tensor) -> Scores:
     """Cosines of ``(Q, D)`` and ``(N, D)``, in float64; a vector of norm 0 has cosine 0 with everything."""
-    return product_scores(
+    return products_in_blocks(
         torch.nn.functional.normalize(query.double(), dim=-1),
         torch.nn.functional.normalize(gallery.double(), dim=-1),
     )
 
 
-def product_scores(query: Tensor, gallery: Tensor) -> Scores:
+def products_in_blocks(query: Tensor, gallery: Tensor) -> Scores:
     """Inner products, in float64, the largest over the views of both sides.
 
     Args:

@@ -16,7 +16,7 @@ from crossalign.encode import encode_each, packed_units
 from crossalign.encoding import Encoding, Space
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.gallery import EmbeddingGallery, ScoredGallery
-from crossalign.evaluation.relevance import Scores, product_scores
+from crossalign.evaluation.relevance import Scores, products_in_blocks
 from crossalign.model import RetrievalModel, embedding_in
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.blocks import PackedUnits, score_blocks, score_pairs
@@ -72,7 +72,7 @@ class EncodedPart:
     def all_scores(self) -> tuple[Scores, Scores]:
         """Scores of runs of images with all texts, and of runs of texts with all images."""
         if isinstance(self.image, Tensor) and isinstance(self.text, Tensor):
-            return product_scores(self.image, self.text), product_scores(self.text, self.image)
+            return products_in_blocks(self.image, self.text), products_in_blocks(self.text, self.image)
         gallery = self.gallery()
         assert isinstance(gallery, ScoredGallery)
         matrix = score_blocks(gallery.scorer, gallery.images, gallery.texts, progress=self.progress)
@@ -100,8 +100,8 @@ def encode_part(
     seen, told, order = encode_each(
         model, images, texts, lambda batch: _kept(model, batch), batch_size, progress
     )
-    image, image_alone = _joined(seen)
-    text, text_alone = _joined(told)
+    image, image_alone = _all_rows(seen)
+    text, text_alone = _all_rows(told)
     place = order.argsort()
     return EncodedPart(
         image,
@@ -147,7 +147,7 @@ def _kept(model: RetrievalModel, encoding: Encoding) -> tuple[Tensor | PackedUni
     return (encoding.embedding.float().cpu() if model.scorer is None else packed_units(encoding)), alone
 
 
-def _joined(
+def _all_rows(
     parts: Sequence[tuple[Tensor | PackedUnits, Tensor | None]],
 ) -> tuple[Tensor | PackedUnits, Tensor | None]:
     if not parts:

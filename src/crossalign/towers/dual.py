@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from crossalign.data.batch import ImageInputs, TextInputs
-from crossalign.encoders.dual.hugging_face import BlipImage
 from crossalign.encoders.dual.parts import DualEncoder
 from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.map_units import grid_boxes
@@ -65,10 +64,9 @@ class DualImageTower(Enriched):
         """
         if inputs.pixels is None:
             raise CrossAlignError("a pretrained dual encoder reads photos; leave the image features out")
-        if self.matched:
-            assert isinstance(self.dual, BlipImage)
-            return _matched(self.dual.every_state(inputs.pixels), None)
         embedding, states = self.dual(inputs.pixels)
+        if self.matched:
+            return _matched(states, None)
         context = self.dual.project(states) if self.units is None else self.units(states)
         mask = torch.ones(context.shape[:2], dtype=torch.bool, device=context.device)
         return self.enrich(_encoding(embedding, context, mask), weight=self.context_weight, keys_first=True)

@@ -17,7 +17,7 @@ from crossalign.evaluation.region_match import Rule
 from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.processes import ALONE, Processes, each_by_itself
-from crossalign.structures import joined, map_tensors, tensors_of
+from crossalign.structures import concatenated, map_tensors, tensors_of
 from crossalign.training.checkpoint import random_state, restore_random_state
 from crossalign.training.diagnostics import Diagnostics
 from crossalign.training.word_notes import with_regions
@@ -144,8 +144,8 @@ class TrainingStep:
                 self._parts.append(part)
         images, texts = zip(*encodings, strict=True)
         order = torch.cat([part.texts for part in self._parts]).argsort()
-        image = map_tensors(_leaf, joined(images))
-        text = map_tensors(_leaf, map_tensors(lambda rows: rows[order], joined(texts)))
+        image = map_tensors(_leaf, concatenated(images))
+        text = map_tensors(_leaf, map_tensors(lambda rows: rows[order], concatenated(texts)))
         for part, encoded in zip(self._parts, encodings, strict=True):
             part.cached = ((image, part.images), (text, part.texts))
             part.shapes = [tensor.shape for encoding in encoded for tensor in tensors_of(encoding)]

@@ -19,7 +19,7 @@ from crossalign.encoders.weights import state_digest
 from crossalign.errors import CrossAlignError
 from crossalign.settings import parse_settings
 
-__all__ = ["FAMILIES", "BlipImage", "Matcher", "embedding_width", "from_transformers", "transformers_parts"]
+__all__ = ["FAMILIES", "Matcher", "embedding_width", "from_transformers", "transformers_parts"]
 
 # Class and name of the embeddings' width for each model_type.
 FAMILIES = {
@@ -154,7 +154,7 @@ def _parts(library: Any, settings: DualEncoderSettings, model: Any, place: str, 
     elif config.model_type == "siglip":
         image, text = _SiglipImage(model), _SiglipText(model)
     else:
-        image = BlipImage(model)
+        image = _BlipStates(model) if matcher else _BlipImage(model)
         text = _BlipWords(model) if matcher else _BlipText(model)
         cross = Matcher(model) if matcher else None
     if image.width != text.width:
@@ -256,7 +256,7 @@ class _SiglipImage(_Image):
         return projected.unflatten(0, states.shape[:2])
 
 
-class BlipImage(_Image):
+class _BlipImage(_Image):
     def __init__(self, model: Any) -> None:
         super().__init__(model.vision_model, model.vision_proj.out_features, 1)
         self.projection = model.vision_proj
@@ -269,10 +269,13 @@ class BlipImage(_Image):
         projected: Tensor = self.projection(states)
         return projected
 
-    def every_state(self, pixels: Tensor) -> Tensor:
-        """States ``(B, 1 + N, W)`` of the class token and the patches, which the cross-encoder looks at."""
+
+class _BlipStates(_BlipImage):
+    """BLIP's patches and the class token in front of them: what its cross-encoder looks at. They have no embedding."""
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         states: Tensor = self.network(pixel_values=pixels, return_dict=True).last_hidden_state
-        return states
+        return states[:, 0], states
 
 
 class _Text(TextHalf):

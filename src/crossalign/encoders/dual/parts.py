@@ -31,7 +31,11 @@ class ImageHalf(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(B, E)``, not normalised, and states ``(B, N, W)`` of the N patches of ``(B, 3, H, W)``."""
+        """Embeddings ``(B, E)``, not normalised, and states ``(B, N, W)`` of the N patches of ``(B, 3, H, W)``.
+
+        Beside a cross-encoder, both are what that reads: a class token's state comes before those of the patches, and
+        is given in the place of an embedding.
+        """
 
     @abstractmethod
     def project(self, states: Tensor) -> Tensor:
@@ -55,7 +59,10 @@ class TextHalf(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings ``(B, E)``, not normalised, and states ``(B, L, W)`` of token ids ``(B, L)`` with their mask."""
+        """Embeddings ``(B, E)``, not normalised, and states ``(B, L, W)`` of token ids ``(B, L)`` with their mask.
+
+        Beside a cross-encoder, the states are what that reads, and the first one is given in the place of an embedding.
+        """
 
     @abstractmethod
     def project(self, states: Tensor) -> Tensor:
