@@ -267,8 +267,14 @@ def write_ensemble(
 def read_ensemble(folder: str | Path) -> StoredEnsemble:
     """Read the folder of an ensemble; its models are not loaded.
 
+    An ensemble holds copies of its models. So a member's folder is told relative to that of the ensemble and lies
+    within it, wherever the ensemble was made: an absolute path, ``..`` or a link that leads out of it would have other
+    places of this machine read, by the word of whoever wrote the folder, and is refused. Models that stay where they
+    are can be named beside each other instead, as by ``crossalign evaluate --with``. What is within a member is read as
+    that of any model.
+
     Raises:
-        CrossAlignError: it is damaged or of another version.
+        CrossAlignError: it is damaged or of another version, or a member is missing or outside of it.
     """
     folder = Path(folder)
     path = folder / ENSEMBLE
@@ -287,7 +293,21 @@ def read_ensemble(folder: str | Path) -> StoredEnsemble:
         raise CrossAlignError(f"{path}: damaged; make the ensemble again")
     return StoredEnsemble(
         folder,
-        tuple(folder / str(member["folder"]) for member in members),
+        tuple(_member(folder, str(member["folder"])) for member in members),
         tuple(str(member["name"]) for member in members),
         scale,
     )
+
+
+def _member(folder: Path, name: str) -> Path:
+    """The folder of a member, which is within that of its ensemble."""
+    place = folder / name
+    if Path(name).is_absolute() or folder.resolve() not in place.resolve().parents:
+        raise CrossAlignError(
+            f"{folder / ENSEMBLE}: member '{name}' is not within {folder}, and an ensemble holds copies of its models; "
+            "make it again with 'crossalign ensemble'"
+        )
+    if not place.is_dir():
+        # A name that is no folder might be one of the Hub.
+        raise CrossAlignError(f"{folder / ENSEMBLE}: member '{name}' is missing; make the ensemble again")
+    return place

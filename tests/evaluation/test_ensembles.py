@@ -21,6 +21,7 @@ from crossalign.ensemble import (
     chosen_scale,
     ensemble_fingerprint,
     is_ensemble,
+    open_ensemble,
     read_ensemble,
     side_by_side,
     write_ensemble,
@@ -283,6 +284,52 @@ def test_what_does_not_fit_is_refused_in_one_line(runs: Path, tmp_path: Path) ->
     ):
         (folder / "ensemble.json").write_text(content)
         assert expected in refused(read_ensemble, folder)
+
+
+def test_members_lie_within_the_folder(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "both"
+    write_ensemble([runs / "plain", runs / "enriched"], folder)
+    content = json.loads((folder / "ensemble.json").read_text())
+    shutil.copytree(runs / "plain", tmp_path / "elsewhere")
+    (folder / "members" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "members" / "same").symlink_to("1-plain")
+    sound = content["members"][0]["folder"]
+
+    def named(name: str) -> None:
+        members = [content["members"][0] | {"folder": name}, content["members"][1]]
+        (folder / "ensemble.json").write_text(json.dumps(content | {"members": members}))
+
+    outside = (
+        str(tmp_path / "elsewhere"),
+        # Also where an absolute path leads into it: it would be another place after a move.
+        str(folder / sound),
+        "../elsewhere",
+        "members/../../elsewhere",
+        "members/linked",
+        "members/linked/model",
+        "..",
+        ".",
+        "",
+        "../both",
+    )
+    for name in outside:
+        named(name)
+        for call in (read_ensemble, open_ensemble, evaluate_run):
+            told = refused(call, folder)
+            assert told.startswith(f"{folder / 'ensemble.json'}: member '{name}' is not within {folder}")
+    answer = CliRunner().invoke(app, ["evaluate", str(folder), "--split", "val"])
+    assert answer.exit_code != 0
+    # What is not there is not looked for at other places, where 'both/gone' may be a name.
+    named("gone")
+    monkeypatch.chdir(tmp_path)
+    assert "member 'gone' is missing" in refused(read_ensemble, "both")
+    # Within the folder, any way to a member will do, also by a link to the folder.
+    (tmp_path / "link").symlink_to(folder)
+    for name in (sound, f"./{sound}", f"members/../{sound}", "members/same"):
+        named(name)
+        for place in (folder, Path("both"), tmp_path / "link"):
+            assert read_ensemble(place).members[0].resolve() == (folder / sound).resolve()
+    assert len(open_ensemble(tmp_path / "link").models) == 2
 
 
 def test_an_ensemble_of_ensembles_and_models_has_all_of_them(runs: Path, tmp_path: Path) -> None:
