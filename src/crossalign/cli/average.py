@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import Device, OutcomeAsJson, device_name
+
 
 def command(
     models: Annotated[
@@ -30,10 +32,8 @@ def command(
     collection: Annotated[
         Path | None, typer.Option(help="Folder of the run's collection, if it has moved.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
-    ] = False,
+    device: Device = "auto",
+    as_json: OutcomeAsJson = False,
 ) -> None:
     """Average the weights of models into one: epochs of a run, or runs of one architecture.
 
@@ -45,7 +45,6 @@ def command(
     import sys
     from dataclasses import asdict
 
-    from crossalign.cli.run_options import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.provenance import shown_command
     from crossalign.training.average import average_run

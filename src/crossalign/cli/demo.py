@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import OutcomeAsJson
+
 
 def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the demo makes.")] = Path(
@@ -25,9 +27,7 @@ def command(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier demo in the folder.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
-    ] = False,
+    as_json: OutcomeAsJson = False,
 ) -> None:
     """Draw scenes, train on them, evaluate, index, search, and write a report: the whole of crossalign in minutes.
 

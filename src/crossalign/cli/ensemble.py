@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import Scaling
+from crossalign.cli.run_options import OutcomeAsJson, Scaling
 
 
 def command(
@@ -17,9 +17,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the ensemble.")],
     scale: Scaling = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
-    ] = False,
+    as_json: OutcomeAsJson = False,
 ) -> None:
     """Make one folder of several models whose similarities are averaged, for evaluate, index and search.
 

@@ -8,12 +8,17 @@ from typing import Annotated
 import typer
 
 from crossalign.cli.run_options import (
+    Device,
+    EvaluatedCollection,
+    EvaluatedSplit,
     ImageFeatures,
     Raw,
+    ResultAsJson,
     Scaling,
     TextFeatures,
     asked_hubness,
     asked_top,
+    device_name,
     name_of_hubness,
 )
 from crossalign.reranking import RERANK_TOP
@@ -26,13 +31,8 @@ def command(
             help="A training run, a model folder, an ensemble, or a model of the Hugging Face Hub."
         ),
     ],
-    collection: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the collection; default: the run's own. Stores in it with the names of the run's are used."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    collection: EvaluatedCollection = None,
+    split: EvaluatedSplit = "test",
     folds: Annotated[
         int, typer.Option(min=1, help="1: the whole split is one gallery; 5: mean of five folds (COCO 1K).")
     ] = 1,
@@ -85,10 +85,8 @@ def command(
             "SPLIT-mean-with-MODEL, SPLIT-dual-softmax, SPLIT-query-bank-of-BANK.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on standard output.")
-    ] = False,
+    device: Device = "auto",
+    as_json: ResultAsJson = False,
 ) -> None:
     """Measure retrieval in both directions: R@1/5/10, median and mean rank, R@sum, with bootstrap intervals.
 
@@ -100,7 +98,6 @@ def command(
 
     from rich.console import Console
 
-    from crossalign.cli.run_options import device_name
     from crossalign.ensemble import is_ensemble, read_ensemble
     from crossalign.evaluation.of_run import evaluate_run
     from crossalign.evaluation.result_folder import check_result_place

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures
+from crossalign.cli.run_options import (
+    Device,
+    EvaluatedCollection,
+    EvaluatedSplit,
+    ImageFeatures,
+    Raw,
+    ResultAsJson,
+    TextFeatures,
+    device_name,
+)
 
 __all__ = ["command"]
 
@@ -20,13 +29,8 @@ def command(
             "(also 'package:NAME/FOLDER', a folder of an installed package)."
         ),
     ],
-    collection: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of the collection; default: the run's own. Stores in it with the names of the run's are used."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    collection: EvaluatedCollection = None,
+    split: EvaluatedSplit = "test",
     folds: Annotated[
         int, typer.Option(min=1, help="Of image-text retrieval: 5 for the mean of five folds (COCO 1K).")
     ] = 1,
@@ -69,10 +73,8 @@ def command(
             "run's own in the name as for 'evaluate'.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON on standard output.")
-    ] = False,
+    device: Device = "auto",
+    as_json: ResultAsJson = False,
 ) -> None:
     """Measure a model on everything its data allows, and write one report.
 
@@ -85,7 +87,6 @@ def command(
 
     from rich.console import Console
 
-    from crossalign.cli.run_options import device_name
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, run_sources
     from crossalign.provenance import shown_command
     from crossalign.suite.report import suite_tables, told_training

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from crossalign.cli.run_options import ImageFeatures, Raw, TextFeatures
+from crossalign.cli.run_options import Device, EvaluatedSplit, ImageFeatures, Raw, TextFeatures, device_name
 from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def command(
     collection: Annotated[
         Path | None, typer.Option(help="Folder of the collection; default: the run's own.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "test",
+    split: EvaluatedSplit = "test",
     pairs: Annotated[int, typer.Option(min=1, help="Sampled pairs in the gallery.")] = 12,
     concepts: Annotated[int, typer.Option(min=1, help="Concepts in the gallery, the most used ones.")] = 24,
     images: Annotated[int, typer.Option(min=1, help="Images that concepts are judged by.")] = 1000,
@@ -66,7 +66,7 @@ def command(
     image_features: ImageFeatures = None,
     text_features: TextFeatures = None,
     raw: Raw = False,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was found as JSON on standard output.")
     ] = False,
@@ -81,7 +81,6 @@ def command(
 
     from crossalign.cli.explain_parts import Boxes, explain_collection, explain_photo, score_collection
     from crossalign.cli.notes import tell_unknown_words
-    from crossalign.cli.run_options import device_name
     from crossalign.explain.gallery import GallerySettings
     from crossalign.explain.overlay import LARGEST_TOP
     from crossalign.model import RetrievalModel

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from crossalign.cli.extract_parts import channels, image_backbone, regions, text_backbone
-from crossalign.cli.run_options import device_name
-from crossalign.cli.store_options import Interpolation, Precision, Resize, refuse_options, report
+from crossalign.cli.extract_parts import image_backbone, regions, text_backbone
+from crossalign.cli.run_options import Device, ResultAsJson, device_name
+from crossalign.cli.store_options import (
+    BatchSize,
+    Filter,
+    ImageRoot,
+    Mean,
+    Precision,
+    Resize,
+    Side,
+    SourceCollection,
+    Std,
+    StoredPrecision,
+    Workers,
+    input_changes,
+    refuse_options,
+    report,
+    worker_count,
+)
 from crossalign.errors import CrossAlignError
 
 __all__ = ["command"]
@@ -24,7 +39,7 @@ CAPTIONS_ONLY = ("max_length", "text_layer")
 
 def command(
     context: typer.Context,
-    collection: Annotated[Path, typer.Argument(help="Folder of the collection.", show_default=False)],
+    collection: SourceCollection,
     out: Annotated[
         Path,
         typer.Argument(
@@ -39,18 +54,10 @@ def command(
     model_args: Annotated[
         list[str] | None, typer.Option(help="Further argument of the model, as key=value; may be repeated.")
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Side of the input in pixels; default: the model's own.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Channel means, as 0.5 or 0.48,0.46,0.41; default: the model's own.")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Channel standard deviations, like --mean; default: the model's own.")
-    ] = None,
-    interpolation: Annotated[
-        Interpolation | None, typer.Option(help="Filter of the resizing; default: the model's own.")
-    ] = None,
+    size: Side = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Filter = None,
     resize: Annotated[
         Resize, typer.Option(help="squash: the whole photo into a square; crop: its central square.")
     ] = Resize.squash,
@@ -85,15 +92,12 @@ def command(
         int, typer.Option(min=3, help="Tokens of a caption at most, special ones included.")
     ] = 64,
     text_layer: Annotated[int | None, typer.Option(help="Hidden layer to read; default: the last.")] = None,
-    image_root: Annotated[Path | None, typer.Option(help="Where the photos are, if they moved.")] = None,
-    dtype: Annotated[Precision, typer.Option(help="Stored precision.")] = Precision.float16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos or captions a batch.")] = 32,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that decode photos; default: one less than the cores."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    image_root: ImageRoot = None,
+    dtype: StoredPrecision = Precision.float16,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+    as_json: ResultAsJson = False,
 ) -> None:
     """Compute features of photos (--model) or captions (--text-model) once, and store them for training.
 
@@ -127,13 +131,7 @@ def command(
         done = extract_texts(source, out, encoder, **shared)
     else:
         assert model is not None
-        changes = {
-            "size": size,
-            "mean": None if mean is None else channels("--mean", mean),
-            "std": None if std is None else channels("--std", std),
-            "interpolation": interpolation and interpolation.value,
-            "resize": resize.value,
-        }
+        changes = input_changes(size, mean, std, interpolation, resize)
         network = image_backbone(model, weights, model_args or [], changes, layer, grid or None, global_cell)
         done = extract_images(
             source,
@@ -141,7 +139,7 @@ def command(
             network.to(place),
             boxes=regions(boxes, detector, min_score, max_boxes),
             cells=cells,
-            workers=max(0, (os.cpu_count() or 1) - 1) if workers is None else workers,
+            workers=worker_count(workers),
             **shared,
         )
     report(done, as_json)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from crossalign.cli.import_report import import_photos, run_and_report, show_progress
+from crossalign.cli.store_options import Precision
 from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:
@@ -53,11 +54,6 @@ class ImageIds(StrEnum):
 class BoxUnits(StrEnum):
     pixels = "pixels"
     relative = "relative"
-
-
-class Precision(StrEnum):
-    float16 = "float16"
-    float32 = "float32"
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from crossalign.cli.run_options import Device, device_name, told_bytes
+
 _NAMED = 5
 
 
@@ -64,7 +66,7 @@ def command(
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Embedded at a time; default: 32 photos or 256 texts.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was done as JSON on standard output.")
     ] = False,
@@ -76,7 +78,6 @@ def command(
     import json
     import shlex
 
-    from crossalign.cli.run_options import device_name, told_bytes
     from crossalign.errors import CrossAlignError
     from crossalign.search import update_index
 
@@ -143,7 +144,6 @@ def _index_texts(
     import json
     import shlex
 
-    from crossalign.cli.run_options import device_name, told_bytes
     from crossalign.search import update_text_index
 
     summary = update_text_index(

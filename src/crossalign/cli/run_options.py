@@ -1,9 +1,10 @@
-"""What several commands share: options on what a model is given and where it runs, and lists of what there is."""
+"""What several commands share: options on what a model is given, where it runs and what is printed; words for it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
     from crossalign.evaluation.of_model import Hubness
 
 __all__ = [
+    "Device",
+    "EvaluatedCollection",
+    "EvaluatedSplit",
     "ImageFeatures",
+    "OutcomeAsJson",
     "Raw",
+    "ResultAsJson",
     "Scale",
     "Scaling",
     "TextFeatures",
@@ -28,6 +34,16 @@ __all__ = [
     "told_bytes",
 ]
 
+Device = Annotated[str, typer.Option("--device", help="Where the model runs: auto, cpu, cuda, cuda:1 ...")]
+ResultAsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+OutcomeAsJson = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")]
+EvaluatedCollection = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the collection; default: the run's own. Stores in it with the names of the run's are used."
+    ),
+]
+EvaluatedSplit = Annotated[str, typer.Option(help="Which split.")]
 ImageFeatures = Annotated[
     list[str] | None,
     typer.Option(help="FeatureStore instead of photos, by path or name; default: the run's own. Repeatable."),

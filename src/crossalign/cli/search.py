@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import asked_top
+from crossalign.cli.run_options import Device, asked_top, device_name, listed, told_bytes
 from crossalign.reranking import RERANK_TOP
 
 _NAMED = 5
@@ -59,7 +59,7 @@ def command(
     model: Annotated[
         str | None, typer.Option("--model", help="Where the model is now, if it has moved since indexing.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where the model runs: auto, cpu, cuda, cuda:1 ...")] = "auto",
+    device: Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the hits as JSON on standard output.")
     ] = False,
@@ -72,7 +72,6 @@ def command(
     import time
 
     from crossalign.cli.notes import tell_fallback, tell_unknown_words
-    from crossalign.cli.run_options import device_name
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import short_name
@@ -230,7 +229,6 @@ def _find_texts(
     import time
 
     from crossalign.cli.notes import tell_fallback, tell_unknown_words
-    from crossalign.cli.run_options import device_name
     from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.search import TextSearchEngine, save_contact_sheet, text_sheet
@@ -296,7 +294,6 @@ def _tell(index: Path, as_json: bool) -> None:
     """``--info``: the description in words; the model is not loaded."""
     import json
 
-    from crossalign.cli.run_options import listed, told_bytes
     from crossalign.search.manifest import MANIFEST_FILE, read_manifest
     from crossalign.search.place import check_index
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crossalign.cli.run_options import listed
+from crossalign.cli.run_options import device_name, listed
 
 if TYPE_CHECKING:
     from crossalign.study.settings import SuiteSettings
@@ -89,7 +89,6 @@ def command(
 
     from rich.console import Console
 
-    from crossalign.cli.run_options import device_name
     from crossalign.errors import CrossAlignError
     from crossalign.study.later import told_lacks
     from crossalign.study.plan import chosen_variants, plan_runs

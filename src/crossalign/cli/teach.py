@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from crossalign.cli.extract_parts import channels, model_arguments
-from crossalign.cli.run_options import device_name
-from crossalign.cli.store_options import Interpolation, Precision, Resize, refuse_options, report
+from crossalign.cli.extract_parts import model_arguments
+from crossalign.cli.run_options import Device, ResultAsJson, device_name
+from crossalign.cli.store_options import (
+    BatchSize,
+    Filter,
+    ImageRoot,
+    Mean,
+    Precision,
+    Resize,
+    Side,
+    SourceCollection,
+    Std,
+    StoredPrecision,
+    Workers,
+    input_changes,
+    refuse_options,
+    report,
+    worker_count,
+)
 from crossalign.errors import CrossAlignError
 
 if TYPE_CHECKING:
@@ -46,7 +61,7 @@ class Pooling(StrEnum):
 
 def command(
     context: typer.Context,
-    collection: Annotated[Path, typer.Argument(help="Folder of the collection.", show_default=False)],
+    collection: SourceCollection,
     out: Annotated[
         Path,
         typer.Option(
@@ -79,18 +94,10 @@ def command(
         list[str] | None,
         typer.Option(help="Further argument of a timm model, as key=value; may be repeated."),
     ] = None,
-    size: Annotated[
-        int | None, typer.Option(help="Photos: side of the input in pixels; default: the model's own.")
-    ] = None,
-    mean: Annotated[
-        str | None, typer.Option(help="Channel means, as 0.5 or 0.48,0.46,0.41; default: the model's own.")
-    ] = None,
-    std: Annotated[
-        str | None, typer.Option(help="Channel standard deviations, like --mean; default: the model's own.")
-    ] = None,
-    interpolation: Annotated[
-        Interpolation | None, typer.Option(help="Filter of the resizing; default: the model's own.")
-    ] = None,
+    size: Side = None,
+    mean: Mean = None,
+    std: Std = None,
+    interpolation: Filter = None,
     resize: Annotated[
         Resize | None,
         typer.Option(
@@ -114,15 +121,12 @@ def command(
         Path | None,
         typer.Option(help="Ids of the rows of a .npy array: one a line, a .json list, or .npy."),
     ] = None,
-    image_root: Annotated[Path | None, typer.Option(help="Where the photos are, if they moved.")] = None,
-    dtype: Annotated[Precision, typer.Option(help="Stored precision.")] = Precision.float16,
-    batch_size: Annotated[int, typer.Option(min=1, help="Photos or captions a batch.")] = 32,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=0, help="Processes that decode photos; default: one less than the cores."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: cuda where there is one.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    image_root: ImageRoot = None,
+    dtype: StoredPrecision = Precision.float16,
+    batch_size: BatchSize = 32,
+    workers: Workers = None,
+    device: Device = "auto",
+    as_json: ResultAsJson = False,
 ) -> None:
     """Compute a teacher's vectors of photos (--images) or captions (--texts) once, for training with soft labels.
 
@@ -165,19 +169,13 @@ def command(
         if kind == "text":
             done = _texts(source, out, name, max_length, pooling, device, shared)
         else:
-            changes = {
-                "size": size,
-                "mean": None if mean is None else channels("--mean", mean),
-                "std": None if std is None else channels("--std", std),
-                "interpolation": interpolation and interpolation.value,
-                "resize": resize and resize.value,
-            }
+            changes = input_changes(size, mean, std, interpolation, resize)
             options = {
                 "weights": weights,
                 "model_args": model_arguments(model_args or []),
                 "changes": changes,
             }
-            shared["workers"] = max(0, (os.cpu_count() or 1) - 1) if workers is None else workers
+            shared["workers"] = worker_count(workers)
             done = _images(source, out, name, options, device, shared)
     report(done, as_json)
 

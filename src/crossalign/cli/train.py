@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from crossalign.cli.run_options import listed
+from crossalign.cli.run_options import OutcomeAsJson, listed
 
 
 class Resume(StrEnum):
@@ -42,9 +42,7 @@ def command(
     list_recipes: Annotated[
         bool, typer.Option("--list", help="Print what recipes there are and stop.")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the outcome as JSON on standard output.")
-    ] = False,
+    as_json: OutcomeAsJson = False,
 ) -> None:
     """Train a model from a recipe.
 
