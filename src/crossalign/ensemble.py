@@ -99,8 +99,8 @@ class EnsembleModel:
     @property
     def uni_modal_width(self) -> int | None:
         """Width of a uni-modal embedding: of all members' together; None where a member has no heads for it."""
-        widths = [model.uni_modal_width for model in self.models]
-        return None if None in widths else sum(width for width in widths if width is not None)
+        widths = [width for model in self.models if (width := model.uni_modal_width) is not None]
+        return sum(widths) if len(widths) == len(self.models) else None
 
     def require_embeddings(self, space: Space = "cross") -> None:
         """Refuse what compares embeddings that a member does not have.
