@@ -52,7 +52,7 @@ def merge_lora(half: nn.Module) -> None:
             _replace(half, name, module.get_base_layer())
     for name, module in list(half.named_modules()):
         if isinstance(module, _Attention):
-            _replace(half, name, module.joined())
+            _replace(half, name, module.as_attention())
     half.requires_grad_(True)
 
 
@@ -78,7 +78,7 @@ class _Attention(nn.Module):
         split.out_proj.weight, split.out_proj.bias = attention.out_proj.weight, attention.out_proj.bias
         return split.train(attention.training)
 
-    def joined(self) -> nn.MultiheadAttention:
+    def as_attention(self) -> nn.MultiheadAttention:
         """The attention that this one came from, with its weights of now."""
         whole = nn.MultiheadAttention(
             self.out_proj.in_features, self.heads, dropout=self.dropout, batch_first=True
