@@ -107,6 +107,25 @@ def test_statistics_are_the_mean_over_batches_of_training_data(toy: Path, tmp_pa
     assert not any(module.training for module in copied.modules())
 
 
+def test_statistics_are_measured_on_the_batches_of_the_recipe(toy: Path, tmp_path: Path) -> None:
+    from crossalign.data.loading import PairSampler
+    from crossalign.evaluation.run_sources import run_recipe, run_sources
+    from crossalign.training.average import _training_batches
+
+    run = trained(
+        toy, tmp_path / "run", "training.epochs=1", "data.epoch=images", "data.captions_per_image=2"
+    )
+    recipe = run_recipe(run)
+    assert recipe is not None
+    sources, model = run_sources(run), RetrievalModel.from_pretrained(run)
+    split = sources.collection.split("train")
+    drawn = iter(
+        PairSampler(split, recipe.training.batch_size, recipe.seed, images_first=True, captions_per_image=2)
+    )
+    for batch in _training_batches(model, recipe, sources, False):
+        assert batch.caption_ids == tuple(split.caption_ids[caption] for _, caption, _ in next(drawn))
+
+
 @pytest.mark.parametrize("kind", [MaskedBatchNorm, TextBatchNorm])
 def test_norms_of_scorers_are_measured_too(kind: type[nn.Module]) -> None:
     norm = MaskedBatchNorm(4) if kind is MaskedBatchNorm else TextBatchNorm()

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from crossalign.data.collection import Split
+from crossalign.data.loading import PairSampler
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig, RetrievalModel
@@ -17,7 +19,7 @@ from crossalign.settings import parse_settings
 from crossalign.sources import Sources
 from crossalign.towers import GRUSettings, ImageTowerConfig, TextTowerConfig
 
-__all__ = ["assemble_model", "check_pixels", "complete_config"]
+__all__ = ["assemble_model", "check_pixels", "complete_config", "training_sampler"]
 
 
 def complete_config(config: ModelConfig, sources: Sources) -> ModelConfig:
@@ -168,6 +170,21 @@ def assemble_model(recipe: Recipe, sources: Sources) -> RetrievalModel:
     model = RetrievalModel(config, tokenizer=tokenizer)
     _check_places(model, sources)
     return model
+
+
+def training_sampler(recipe: Recipe, split: Split) -> PairSampler:
+    """The batches that a recipe draws from its training split.
+
+    Raises:
+        CrossAlignError: the split does not fill one batch.
+    """
+    return PairSampler(
+        split,
+        recipe.training.batch_size,
+        recipe.seed,
+        images_first=recipe.data.epoch == "images",
+        captions_per_image=recipe.data.captions_per_image,
+    )
 
 
 def _check_places(model: RetrievalModel, sources: Sources) -> None:

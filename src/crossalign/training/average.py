@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from crossalign.data.batch import Batch
-from crossalign.data.loading import PairSampler, TrainingLoader
+from crossalign.data.loading import TrainingLoader
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import split_metrics
 from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name
@@ -25,6 +25,7 @@ from crossalign.processes import ALONE
 from crossalign.progress import track
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
+from crossalign.training.assemble import training_sampler
 from crossalign.training.fine_tuning import freeze_blocks, keep_frozen_norms
 from crossalign.training.metrics import read_metrics
 from crossalign.training.run_folder import AVERAGE, RECIPE
@@ -244,7 +245,7 @@ def _training_batches(
 ) -> Iterable[Batch]:
     data = recipe.data
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
-    sampler = PairSampler(split, recipe.training.batch_size, recipe.seed)
+    sampler = training_sampler(recipe, split)
     loader = TrainingLoader(split, images, texts, sampler, processes=ALONE)
     number = min(len(sampler), _BATCHES)
     batches = islice(loader, number)

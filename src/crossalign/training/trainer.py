@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from crossalign.data.loading import PairSampler, TrainingLoader
+from crossalign.data.loading import TrainingLoader
 from crossalign.data.teachers import TeacherSource
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import split_metrics
@@ -23,7 +23,7 @@ from crossalign.processes import Processes, joined_processes
 from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
-from crossalign.training.assemble import assemble_model
+from crossalign.training.assemble import assemble_model, training_sampler
 from crossalign.training.checkpoint import (
     CHECKPOINT,
     begin_drawing,
@@ -140,13 +140,7 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     validation, validation_images, validation_texts = sources.split(model, data.validation)
     tokenizer = model.text_tower.tokenizer
     objective = Objective(recipe.objective, model.config, vocabulary=tokenizer.size if tokenizer else 0)
-    sampler = PairSampler(
-        split,
-        recipe.training.batch_size,
-        recipe.seed,
-        images_first=data.epoch == "images",
-        captions_per_image=data.captions_per_image,
-    )
+    sampler = training_sampler(recipe, split)
     notes = token_notes(recipe.objective, model, sources, split)
     teachers = None
     if recipe.objective.asks_teachers and data.teachers is not None:
