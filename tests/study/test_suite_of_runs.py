@@ -91,6 +91,15 @@ def test_what_a_record_lacks_is_measured_later_without_training(copy: Place, hea
     assert {path: path.stat().st_mtime_ns for path in copy.folder.rglob("*") if path.is_file()} == files
 
 
+def test_the_run_folder_of_another_study_serves_if_it_has_the_model(copy: Place) -> None:
+    recipe = copy.runs / "base-seed0" / "recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("name: tiny-base", "name: others-base", 1))
+    assert recipe.read_text() != text
+    suite = SuiteSettings(sts=str(write_sentences(copy.folder / "pairs")))
+    assert go(copy, seeds=(0,), suite=suite).measured == ["base-seed0", "+lca-seed0"]
+
+
 def test_other_data_is_measured_anew_and_other_numbers_stay(copy: Place, heard: Heard) -> None:
     first = write_sentences(copy.folder / "pairs")
     go(copy, seeds=(0,), suite=SuiteSettings(sts=str(first)))

@@ -39,7 +39,8 @@ def why_not_measurable(folder: Path, run: PlannedRun, record: RunRecord) -> str:
             f"its model is not in {folder}; name the --runs of then, or remove the record to train it again"
         )
     made = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
-    if differing := differing_settings(run.recipe, made):
+    # A run that was made for another study bears another name; whose model it is, its fingerprint tells.
+    if differing := [name for name in differing_settings(run.recipe, made) if name != "name"]:
         return f"{folder} holds a run with other settings ({', '.join(differing)}); name the --runs of then"
     return ""
 
