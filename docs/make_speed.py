@@ -144,6 +144,25 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
         yield f"Encoding a text query before that: {name}", _duration(value["median_s"])
 
 
+def after_training(result: dict[str, Any]) -> Iterator[Row]:
+    """R@sum of trained models by what was done with them afterwards."""
+    runs = len(result["runs"])
+    for name, kinds in result["rsum"].items():
+        figures = ", ".join(
+            f"{kind} {value['mean']:.1f} ± {value['deviation']:.1f}" for kind, value in kinds.items()
+        )
+        gain = result["difference_on_test"].get(name)
+        more = "" if gain is None else f"; {gain['mean']:+.1f} on test"
+        seen = ", all test queries together" if name in result["transductive"] else ""
+        yield f"After training, R@sum of {runs} runs, {name}{seen}", figures + more
+    elsewhere = result["elsewhere"]
+    if elsewhere is not None:
+        where = f"{elsewhere['collection']}, {elsewhere['split']}, as trained on Flickr8k"
+        for told, value in (("", elsewhere["runs"]), (", the other recipe", elsewhere["other"])):
+            if value is not None:
+                yield f"R@sum on {where}{told}", f"{value['mean']:.1f} ± {value['deviation']:.1f}"
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{1e3 * seconds:.{2 if seconds < 0.01 else 0}f} ms"
 
@@ -157,6 +176,7 @@ BENCHMARKS = {
     "scorers-256": scorers,
     "scorers-1024": scorers,
     "retrieval_time": retrieval_time,
+    "after_training": after_training,
 }
 PICTURES = {"retrieval_time": "Seconds a text query over the gallery's size, and R@sum over seconds"}
 
