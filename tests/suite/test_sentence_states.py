@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from crossalign.data.features import FeatureStore
 from crossalign.encoders.hf import TextBackbone
@@ -84,18 +86,51 @@ def test_the_embeddings_are_those_without_it_and_later_models_encode_nothing(
     assert not torch.equal(expected[0], expected[1])
 
 
-def test_another_encoder_or_other_sentences_have_states_of_their_own(bert: Path, tmp_path: Path) -> None:
+def test_a_saved_model_finds_the_states_of_the_one_it_was(bert: Path, tmp_path: Path) -> None:
+    states, model = SentenceStates(tmp_path / "states"), model_of(bert)
+    before = states.embed(model, TEXTS)
+    assert before is not None
+    model.save_pretrained(tmp_path / "saved")
+    after = states.embed(RetrievalModel.from_pretrained(tmp_path / "saved"), TEXTS)
+    assert after is not None
+    assert torch.equal(after, before)
+    assert len(list((tmp_path / "states").glob("*/manifest.json"))) == 1
+
+
+def test_other_sentences_have_states_of_their_own(bert: Path, tmp_path: Path) -> None:
     states = SentenceStates(tmp_path / "states")
     model = model_of(bert)
     states.embed(model, TEXTS)
     states.embed(model, TEXTS[:3])
-    other = model_of(bert)
-    other.text_tower.backbone.config = other.text_tower.backbone.config.model_copy(  # type: ignore[union-attr]
-        update={"weights_sha256": "0" * 64}
-    )
-    states.embed(other, TEXTS)
     stores = [FeatureStore.open(path.parent) for path in (tmp_path / "states").glob("*/manifest.json")]
-    assert sorted(len(store) for store in stores) == [3, 6, 6]
+    assert sorted(len(store) for store in stores) == [3, 6]
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("model.safetensors", {}),
+        ("config.json", {"hidden_act": "relu"}),
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("tokenizer_config.json", {"padding_side": "left"}),
+    ],
+    ids=["weights", "network", "truncation", "padding"],
+)
+def test_states_of_another_encoder_are_never_read(
+    bert: Path, tmp_path: Path, file: str, change: dict[str, Any]
+) -> None:
+    states, text = SentenceStates(tmp_path / "states"), {"backbone": {"name": str(bert), "max_length": 5}}
+    before = states.embed(model_of(bert, text=text), TEXTS)
+    assert before is not None
+    place = bert / file
+    if change:
+        place.write_text(json.dumps(json.loads(place.read_text()) | change))
+    else:
+        save_file({name: value + 0.5 for name, value in load_file(place).items()}, place, {"format": "pt"})
+    after = states.embed(model_of(bert, text=text), TEXTS)
+    assert after is not None
+    assert len(list((tmp_path / "states").glob("*/manifest.json"))) == 2
+    assert not torch.equal(after, before)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,18 @@ from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
 
-__all__ = ["TextBackbone", "TextBackboneConfig", "checkpoint_blocks", "import_transformers", "resolve_name"]
+__all__ = [
+    "TextBackbone",
+    "TextBackboneConfig",
+    "checkpoint_blocks",
+    "import_transformers",
+    "network_settings",
+    "resolve_name",
+]
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
+_OF_NO_EFFECT = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
 class TextBackboneConfig(Settings):
@@ -128,6 +136,17 @@ class TextBackbone(nn.Module):
         whole = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
         return json.dumps(whole, sort_keys=True)
 
+    def described(self) -> str:
+        """What makes texts into token states, weights by their checksum, as JSON; not where the encoder lies."""
+        told = {
+            "settings": self.config.model_dump(mode="json", exclude={"name"}),
+            "network": network_settings(self.network.config),
+            "tokenizer": self.tokenizer_json(),
+            # The tokenizer's own JSON does not tell these.
+            "sides": [self.tokenizer.padding_side, self.tokenizer.truncation_side],
+        }
+        return json.dumps(told, sort_keys=True, default=str)
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Token states ``(B, W, H)`` of ids ``(B, W)`` with mask ``(B, W)``."""
         inner = self.config.layer is not None
@@ -205,6 +224,11 @@ def checkpoint_blocks(network: Any) -> None:
         getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
     )
     enable({"use_reentrant": False})
+
+
+def network_settings(config: Any) -> dict[str, Any]:
+    """The settings of a network of transformers, without where it came from and who wrote the file."""
+    return {key: value for key, value in config.to_dict().items() if key not in _OF_NO_EFFECT}
 
 
 def import_transformers(asked: str = "a Hugging Face text encoder") -> Any:

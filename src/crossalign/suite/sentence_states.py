@@ -74,10 +74,8 @@ def _frozen_backbone(model: RetrievalModel) -> TextBackbone | None:
 
 def _key(backbone: TextBackbone, texts: Sequence[str]) -> str:
     """Names the store: what the states depend on, but not where the encoder lies."""
-    config = backbone.config.model_dump(mode="json", exclude={"name"})
-    digest = hashlib.sha256(json.dumps([config, list(texts)], sort_keys=True).encode())
-    digest.update(backbone.tokenizer_json().encode())
-    return digest.hexdigest()[:16]
+    told = json.dumps([backbone.described(), list(texts)])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crossalign.encoders.dual.parts import DualEncoder, ImageHalf, TextHalf
 from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer
-from crossalign.encoders.hf import checkpoint_blocks, import_transformers
+from crossalign.encoders.hf import checkpoint_blocks, import_transformers, network_settings
 from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.weights import state_digest
 from crossalign.errors import CrossAlignError
@@ -27,7 +27,6 @@ FAMILIES = {
     "siglip": ("SiglipModel", None),
     "blip": ("BlipForImageTextRetrieval", "image_text_hidden_size"),
 }
-_OF_NO_EFFECT = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 
 
@@ -169,9 +168,7 @@ def _parts(library: Any, settings: DualEncoderSettings, model: Any, place: str, 
         processor.save_pretrained(folder)
 
     chosen = _input(settings, processor, int(config.vision_config.image_size))
-    # Where a model came from and who wrote the file say nothing of what it computes.
-    stated = {key: value for key, value in config.to_dict().items() if key not in _OF_NO_EFFECT}
-    described = json.dumps(stated, sort_keys=True, default=str)
+    described = json.dumps(network_settings(config), sort_keys=True, default=str)
     return DualEncoder(settings, image, text, wrapped, chosen, described, save, cross)
 
 
