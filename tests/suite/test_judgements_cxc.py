@@ -13,9 +13,9 @@ import torch
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from judged_collection import Judged, write_cxc, write_judged, write_judgements
+from judged_collection import Judged, file_of, write_cxc, write_judged, write_judgements
 
-from crossalign.data.collection import Collection
+from crossalign.data.collection import CaptionRecord, Collection
 from crossalign.data.features import FeatureStore
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.correlation import sampled_spearman
@@ -23,7 +23,7 @@ from crossalign.model import RetrievalModel
 from crossalign.suite import parts
 from crossalign.suite.cxc import caption_number, image_number, read_cxc
 from crossalign.suite.judged import JudgedPairs
-from crossalign.suite.judgements import read_judgements
+from crossalign.suite.judgements import Judgements, read_judgements
 from crossalign.suite.lookup import Lookup
 from crossalign.suite.needs import LeftOutError, encode_judged
 from crossalign.suite.result import Measure
@@ -166,6 +166,65 @@ def test_one_file_is_measured_where_the_collection_lacks_the_other(judged: Judge
     with pytest.raises(LeftOutError, match="has 8 of the 9 photos that are judged"):
         pairs.measure(expert)
     assert pairs.measure(both[1]).metrics == whole
+
+
+def changed_collection(judged: Judged, folder: Path, *, silent: str = "", renamed: str = "") -> Lookup:
+    """The judged collection without the captions of one image, or with another's file name for one."""
+    collection = Collection.load(judged.collection)
+    images = [
+        replace(image, file=f"again/{file_of(4)}") if image.id == renamed else image
+        for image in collection.images
+    ]
+    splits = [collection.split(name) for name in collection.splits]
+    captions = [
+        CaptionRecord(caption, split.image_ids[owner], text, split.name)
+        for split in splits
+        for caption, owner, text in zip(split.caption_ids, split.image_of_text, split.texts, strict=True)
+        if split.image_ids[owner] != silent
+    ]
+    written = Collection.write(
+        folder, name="judged", image_root=folder, images=images, captions=captions, provenance={}
+    )
+    return Lookup(written)
+
+
+def test_a_judged_photo_without_captions_says_how_alike_photos_are(judged: Judged, tmp_path: Path) -> None:
+    subject, _ = opened(judged)
+    lookup = changed_collection(judged, tmp_path / "collection", silent="111")
+    expert = read_judgements(write_judgements(tmp_path / "files"))[0]
+
+    def of(where: list[int]) -> Judgements:
+        return replace(
+            expert,
+            images=tuple(expert.images[row] for row in where),
+            captions=tuple(expert.captions[row] for row in where),
+            ratings=expert.ratings[where],
+        )
+
+    rows = [row for row, owner in enumerate(expert.owners) if owner != file_of(11)]
+    silent = of(rows)
+    spoken = of([row for row in rows if expert.images[row] != file_of(11)])
+    assert 0 < len(spoken) < len(silent)
+    found, of_spoken = (JudgedPairs(subject, lookup, [entry]).measure(entry) for entry in (silent, spoken))
+    assert subject.model is not None
+    if subject.model.scorer is None:
+        assert found.metrics["caption_tau"] == of_spoken.metrics["caption_tau"]
+        counts = (entry.details["judgements"]["photo_tau"] for entry in (found, of_spoken))
+        assert next(counts) > next(counts)
+    # Where every caption is its photo's own, the two photos are one.
+    own = of([row for row in rows if expert.images[row] == expert.owners[row]])
+    crowd = replace(own, name="crowd", variant="b")
+    assert set(JudgedPairs(subject, lookup, [crowd]).measure(crowd).metrics) == {"tau"}
+
+
+def test_a_file_name_that_stands_twice_names_no_image(judged: Judged, tmp_path: Path) -> None:
+    subject, whole = opened(judged)
+    judgements = read_judgements(write_judgements(tmp_path / "files"))[0]
+    lookup = changed_collection(judged, tmp_path / "unjudged", renamed="101")
+    assert file_of(1) in whole.image_of_file
+    assert whole.image_of_file.keys() - lookup.image_of_file.keys() == {file_of(1), file_of(4)}
+    with pytest.raises(LeftOutError, match="has 7 of the 8 photos that are judged"):
+        JudgedPairs(subject, lookup, [judgements]).measure(judgements)
 
 
 def test_cxc_is_of_the_similarities_one_by_one(judged: Judged, tmp_path: Path) -> None:

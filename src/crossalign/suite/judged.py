@@ -61,12 +61,16 @@ class JudgedPairs:
         asked = {"tau": ("photo and caption", part.pair_scores(photo, caption), rated)}
         if part.image_alone is not None and part.text_alone is not None:
             foreign = rated & (np.array(judgements.images) != np.array(judgements.owners))
+            told = np.array([photo in self._captions_of for photo in judgements.images])
             photos = pair_cosines(part.image_alone, photo, _rows(photo_row, judgements.owners))
             asked["photo_tau"] = ("photo and the caption's photo", photos, foreign)
             captions = self._to_captions(judgements, part.text_alone, caption, caption_row)
-            asked["caption_tau"] = ("caption and the photo's captions, mean", captions, foreign)
+            asked["caption_tau"] = ("caption and the photo's captions, mean", captions, foreign & told)
         metrics, rows, counts = {}, [], {}
         for key, (pair, similarity, kept) in asked.items():
+            if key != "tau" and kept.sum() < 2:
+                # Where all captions are the photos' own, nothing tells how alike two photos are.
+                continue
             metrics[key], counts[key] = judgement_correlation(judgements, similarity, kept)
             rows.append((pair, f"{metrics[key]:.2f}", f"{counts[key]:,}", f"{int(kept.sum()):,}"))
         name = {"expert": "experts", "crowd": "crowd"}[judgements.name]
@@ -105,7 +109,7 @@ class JudgedPairs:
                 captions.update(entry.captions)
                 if self._subject.compares_texts:
                     photos.update(entry.owners)
-                    captions.update(*(self._captions_of[photo] for photo in set(entry.images)))
+                    captions.update(*(self._captions_of.get(photo, ()) for photo in entry.images))
         files, places = sorted(photos), sorted(captions)
         part = encode_judged(
             self._subject,
@@ -132,12 +136,12 @@ class JudgedPairs:
         caption: npt.NDArray[np.int64],
         row: Mapping[str, int],
     ) -> npt.NDArray[np.float64]:
-        """Mean cosine ``(p,)`` of each pair's caption with the captions of its photo."""
-        own = [_rows(row, self._captions_of[photo]) for photo in judgements.images]
+        """Mean cosine ``(p,)`` of each pair's caption with the captions of its photo; 0 where that has none."""
+        own = [_rows(row, self._captions_of.get(photo, ())) for photo in judgements.images]
         counts = np.array([len(rows) for rows in own])
         cosines = pair_cosines(embeddings, np.repeat(caption, counts), np.concatenate(own))
-        starts = np.concatenate([[0], counts.cumsum()[:-1]])
-        mean: npt.NDArray[np.float64] = np.add.reduceat(cosines, starts) / counts
+        sums = np.bincount(np.repeat(np.arange(len(own)), counts), cosines, minlength=len(own))
+        mean: npt.NDArray[np.float64] = sums / counts.clip(min=1)
         return mean
 
 

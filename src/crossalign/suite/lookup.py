@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
@@ -25,9 +26,10 @@ class Lookup:
 
     @cached_property
     def image_of_file(self) -> dict[str, str]:
-        """Image ids by the file's name; where only features exist, the id stands for the name."""
-        images = self.collection.images
-        return {(image.file or image.id).rpartition("/")[2]: image.id for image in images}
+        """Image ids by the file's name, of those that no other file has; without a file the id stands for the name."""
+        names = [((image.file or image.id).rpartition("/")[2], image.id) for image in self.collection.images]
+        count = Counter(name for name, _ in names)
+        return {name: image for name, image in names if count[name] == 1}
 
     @cached_property
     def image_of_number(self) -> dict[int, str]:
@@ -77,6 +79,7 @@ class Lookup:
         return {
             f"{file[image]}#{number}": caption
             for image, captions in self.captions_of_image.items()
+            if image in file
             for number, caption in enumerate(captions)
         }
 
