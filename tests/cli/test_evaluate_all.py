@@ -198,6 +198,7 @@ def test_photos_with_classes(call: Call, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--sts", "{absent}"], "no set of sentence pairs"),
+        (["--sentence-states", "{absent}"], "no sentences to keep; give --sts too"),
         (["--cxc", "{absent}"], "name the folder of CxC"),
         (["--judgements", "{absent}"], "neither ExpertAnnotations.txt"),
         (["--classes", "{absent}"], "no such file or folder"),

@@ -13,8 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from crossalign.data.features import FeatureStore
 from crossalign.encoders.hf import TextBackbone
+from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
 from crossalign.model import ModelConfig, RetrievalModel
+from crossalign.suite.run import evaluate_suite
 from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.subject import Subject
 
@@ -157,6 +159,42 @@ def test_states_in_the_making_elsewhere_are_not_waited_for(bert: Path, tmp_path:
         subject = Subject("model", model, None, None, None, None)
         assert torch.equal(subject.embed_texts(TEXTS, states=states), model.encode_texts(TEXTS))
     assert states.embed(model, TEXTS) is not None
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "states"):
+        with pytest.raises(
+            CrossAlignError, match=r"token states cannot be kept there \(.*\); choose another"
+        ):
+            SentenceStates(place).embed(model_of(bert), TEXTS)
+
+
+def test_an_evaluation_leaves_states_and_the_next_one_reads_them(
+    bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("scipy")
+    place = tmp_path / "pairs" / "STS12-en-test"
+    place.mkdir(parents=True)
+    pairs = zip(TEXTS[:3], TEXTS[3:], strict=True)
+    (place / "STS.input.toy.txt").write_text("".join(f"{first}\t{second}\n" for first, second in pairs))
+    (place / "STS.gs.toy.txt").write_text("5\n0\n3\n")
+    model_of(bert).save_pretrained(tmp_path / "model")
+    seen = count_sentences(monkeypatch)
+
+    def measured(**states: Path) -> dict[str, float]:
+        del seen[:]
+        return evaluate_suite(tmp_path / "model", sts=tmp_path / "pairs", **states).metrics
+
+    def encoded() -> int:
+        # Opening an encoder has it read two texts and one of full length.
+        return sum(seen) - 3
+
+    plain = measured()
+    assert encoded() == len(TEXTS)
+    for count in (len(TEXTS), 0):
+        assert measured(sentence_states=tmp_path / "states") == pytest.approx(plain)
+        assert encoded() == count
 
 
 def test_what_a_kill_left_is_gone_on_with(

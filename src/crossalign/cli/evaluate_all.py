@@ -87,12 +87,15 @@ def command(
 
     from rich.console import Console
 
+    from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, run_sources
     from crossalign.provenance import shown_command
     from crossalign.suite.report import suite_tables, told_training
     from crossalign.suite.result import check_suite_place
     from crossalign.suite.run import evaluate_suite
 
+    if sentence_states is not None and sts is None:
+        raise CrossAlignError(f"--sentence-states {sentence_states}: no sentences to keep; give --sts too")
     recipe = run_recipe(model)
     if out is None and recipe is not None:
         sources = run_sources(model, collection, image_features or (), text_features, raw=raw)

@@ -15,6 +15,7 @@ from crossalign.data.batch import TextInputs
 from crossalign.data.extract import extract_sentences
 from crossalign.data.features import FeatureStore
 from crossalign.encoders.hf import TextBackbone
+from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
 from crossalign.model import RetrievalModel, embedding_in, evaluation_mode
 from crossalign.progress import track
@@ -55,8 +56,14 @@ class SentenceStates:
 
     def _store(self, backbone: TextBackbone, texts: Sequence[str], progress: bool) -> FeatureStore | None:
         place = self.folder / _key(backbone, texts)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.with_suffix(".lock"), "token states of sentences") as lock:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(place.with_suffix(".lock"), "token states of sentences")
+        except OSError as error:
+            raise CrossAlignError(
+                f"{self.folder}: token states cannot be kept there ({error.strerror}); choose another folder"
+            ) from None
+        with lock:
             if not lock.acquire():
                 return None
             return extract_sentences(texts, place, backbone, dtype="float32", progress=progress).store
