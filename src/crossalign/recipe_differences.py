@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from crossalign.recipe import Recipe
 
-__all__ = ["differing_settings"]
+__all__ = ["differing_from_file", "differing_settings"]
 
 # Settings that change what is written or how fast it goes, never the weights.
 HARMLESS = frozenset(
@@ -34,6 +36,14 @@ def differing_settings(asked: Recipe, found: Any) -> tuple[str, ...]:
     with suppress(ValidationError):
         found = Recipe.model_validate(found).model_dump(mode="json")
     return tuple(sorted(set(_differences(asked.model_dump(mode="json"), found, "")) - HARMLESS))
+
+
+def differing_from_file(asked: Recipe, path: Path) -> tuple[str, ...]:
+    """The settings in which a run's ``recipe.yaml`` differs; one that cannot be read differs as a whole."""
+    found: Any = None
+    with suppress(yaml.YAMLError, UnicodeDecodeError):
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return differing_settings(asked, found)
 
 
 def _differences(asked: Any, found: Any, place: str) -> Iterator[str]:

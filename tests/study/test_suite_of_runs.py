@@ -177,6 +177,17 @@ def test_without_the_model_it_is_told_and_nothing_changes(copy: Place, heard: He
     assert "it was taken from first: +lca-seed0, and its model is not in" in tally.lacking["+lca-seed0"]
 
 
+def test_a_damaged_recipe_in_a_run_stops_no_other_run(copy: Place) -> None:
+    suite = SuiteSettings(sts=str(write_sentences(copy.folder / "pairs")))
+    (copy.out / "records" / "+lca-seed0.json").unlink()
+    (copy.runs / "base-seed0" / "recipe.yaml").write_text("name: [")
+    (copy.runs / "+lca-seed0" / "recipe.yaml").write_bytes(b"\xff")
+    tally = go(copy, suite=suite)
+    assert "holds a run with other settings (the whole)" in tally.lacking["base-seed0"]
+    assert "made with other settings (the whole)" in tally.differing["+lca-seed0"]
+    assert tally.measured == ["base-seed1", "+lca-seed1"]
+
+
 def test_data_that_is_not_there_is_told_before_anything_is_trained(place: Place) -> None:
     with pytest.raises(CrossAlignError, match="no set of sentence pairs"):
         go(place, suite=SuiteSettings(sts=str(place.folder / "none")))

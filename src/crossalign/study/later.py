@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
-import yaml
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
-from crossalign.recipe_differences import differing_settings
+from crossalign.recipe_differences import differing_from_file
 from crossalign.study.outcome import SPLIT, measure_suite, origin
 from crossalign.study.plan import PlannedRun
 from crossalign.study.records import RunRecord, differing_from, read_record, record_path, replace_record
@@ -38,9 +37,9 @@ def why_not_measurable(folder: Path, run: PlannedRun, record: RunRecord) -> str:
         return (
             f"its model is not in {folder}; name the --runs of then, or remove the record to train it again"
         )
-    made = yaml.safe_load((folder / RECIPE).read_text(encoding="utf-8"))
     # A run that was made for another study bears another name; whose model it is, its fingerprint tells.
-    if differing := [name for name in differing_settings(run.recipe, made) if name != "name"]:
+    differing = [name for name in differing_from_file(run.recipe, folder / RECIPE) if name != "name"]
+    if differing:
         return f"{folder} holds a run with other settings ({', '.join(differing)}); name the --runs of then"
     return ""
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from crossalign.data.collection import Collection
 from crossalign.errors import CrossAlignError
 from crossalign.files import write_text
 from crossalign.provenance import now
-from crossalign.recipe_differences import differing_settings
+from crossalign.recipe_differences import differing_from_file
 from crossalign.study.claim import claimed
 from crossalign.study.later import measure_later, told_lack, why_not_measurable
 from crossalign.study.outcome import SPLIT, measure_run, origin
@@ -152,11 +150,9 @@ class StudyRunner:
                 tally.failed[run.key] = record.reason or ""
                 return True
         unfinished = self.runs / run.key / RECIPE
-        if unfinished.exists():
-            found = yaml.safe_load(unfinished.read_text(encoding="utf-8"))
-            if differing := differing_settings(run.recipe, found):
-                self._leave(run, tally, unfinished.parent, differing, "--runs")
-                return True
+        if unfinished.exists() and (differing := differing_from_file(run.recipe, unfinished)):
+            self._leave(run, tally, unfinished.parent, differing, "--runs")
+            return True
         return False
 
     def _leave(
