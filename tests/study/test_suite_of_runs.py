@@ -60,7 +60,11 @@ def test_a_study_measures_the_suite_of_every_run_and_shows_its_numbers(place: Pl
 
 def test_what_a_record_lacks_is_measured_later_without_training(copy: Place, heard: Heard) -> None:
     before = read_records(copy.out)
-    trained = {path: path.stat().st_mtime_ns for path in copy.runs.glob("*/[!r]*") if path.is_file()}
+    trained = {
+        path: path.stat().st_mtime_ns
+        for path in copy.runs.rglob("*")
+        if path.is_file() and "results" not in path.parts
+    }
     suite = SuiteSettings(sts=str(write_sentences(copy.folder / "pairs")))
     tally = go(copy, seeds=(0,), suite=suite, tell=heard[1])
     assert (tally.measured, tally.done, tally.kept) == (["base-seed0", "+lca-seed0"], [], [])
@@ -98,6 +102,18 @@ def test_the_run_folder_of_another_study_serves_if_it_has_the_model(copy: Place)
     assert recipe.read_text() != text
     suite = SuiteSettings(sts=str(write_sentences(copy.folder / "pairs")))
     assert go(copy, seeds=(0,), suite=suite).measured == ["base-seed0", "+lca-seed0"]
+
+
+def test_a_collection_that_has_changed_gives_a_record_no_more_numbers(copy: Place, heard: Heard) -> None:
+    path = copy.out / "records" / "base-seed0.json"
+    content = json.loads(path.read_text())
+    content["outcome"]["result"]["metrics"]["rsum"] += 1
+    path.write_text(json.dumps(content))
+    before = path.read_bytes()
+    tally = go(copy, seeds=(0,), suite=SuiteSettings(), tell=heard[1])
+    assert "so the collection or its features have changed" in tally.lacking["base-seed0"]
+    assert path.read_bytes() == before
+    assert tally.measured == ["+lca-seed0"]
 
 
 def test_other_data_is_measured_anew_and_other_numbers_stay(copy: Place, heard: Heard) -> None:
@@ -140,7 +156,7 @@ def test_a_record_from_before_that_names_no_data_is_read_and_measured_again(
     content = json.loads(path.read_text())
     del content["outcome"]["suite_data"], content["suite_origin"]
     path.write_text(json.dumps(content))
-    told = list(told_lacks(copy.out, plan_runs(load_study(copy.file), [0]), suite))
+    told = list(told_lacks(copy.out, copy.runs, plan_runs(load_study(copy.file), [0]), suite))
     assert told == ["base-seed0: its record lacks sts on known data; without --report it is measured"]
     assert go(copy, seeds=(0,), suite=suite).measured == ["base-seed0"]
     outcome = read_records(copy.out)["base", 0].outcome

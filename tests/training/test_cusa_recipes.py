@@ -106,14 +106,21 @@ def test_a_recipe_trains_every_term_and_answers_within_a_modality(
         assert all(math.isfinite(line[term]) for term in terms)
         assert line["csa"] > 0
         assert line["usa"] > 0
-    for temperature in ("csa_temperature", "usa_image_temperature", "usa_text_temperature"):
-        assert lines[-1][temperature] != lines[0][temperature]
+    csa, usa = recipe.objective.csa, recipe.objective.usa
+    assert csa is not None
+    assert usa is not None
+    learnt = {"csa_temperature": csa.learnable_temperature} | dict.fromkeys(
+        ("usa_image_temperature", "usa_text_temperature"), usa.learnable_temperature
+    )
+    for temperature, moves in learnt.items():
+        assert (lines[-1][temperature] != lines[0][temperature]) == moves
 
     model = RetrievalModel.from_pretrained(tmp_path / "run")
     for tower in (model.image_tower, model.text_tower):
         assert tower.uni_modal_head is not None
         linear = tower.uni_modal_head.linear
-        assert not torch.equal(linear.weight, torch.eye(len(linear.weight))), "it began as the identity"
+        assert linear.weight.shape == (linear.in_features, linear.in_features)
+        assert not torch.equal(linear.weight, torch.eye(linear.in_features)), "it began as the identity"
     photos = [collection.image_path(image.id) for image in collection.images[:3]]
     seen = model.encode_images(photos, space="uni")
     told = model.encode_texts(["a red square", "a blue one"], space="uni")

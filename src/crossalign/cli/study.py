@@ -116,7 +116,7 @@ def command(
     suite = _suite(settings.suite, sts, judgements)
     tally = Tally()
     if report:
-        for line in () if suite is None else told_lacks(folder, planned, suite):
+        for line in () if suite is None else told_lacks(folder, run_folders, planned, suite):
             tell(line)
     else:
         runner = StudyRunner(

@@ -26,6 +26,10 @@ def told_lack(record: RunRecord, asked: Mapping[str, SuiteData]) -> str:
     return ", ".join(lacking(asked, record.outcome.suite, record.outcome.suite_data))
 
 
+_SAME_RSUM = 0.1
+"""R@sum of the same model on the same split: another machine's rounding may move a rank or two."""
+
+
 def why_not_measurable(folder: Path, run: PlannedRun, record: RunRecord) -> str:
     """Why a run's folder cannot give what its record lacks, and what to do; empty where it can be tried."""
     if not all((folder / name).exists() for name in ("model", RECIPE, "training.json")):
@@ -72,6 +76,12 @@ def measure_later(
             "--runs of then, or remove the record to train it again"
         )
     numbers, data = measure_suite(folder, suite, device)
+    then, now = outcome.result["metrics"]["rsum"], numbers.get("retrieval.rsum")
+    if now is None or abs(now - then) > _SAME_RSUM:
+        raise CrossAlignError(
+            f"{folder}: R@sum is {now} now and was {then:.2f} for the record, so the collection or its features have "
+            "changed; put them back, or remove the record to train it again"
+        )
     kept_data = {kind: known for kind, known in (outcome.suite_data or {}).items() if kind not in data}
     kept = {
         name: value
@@ -90,8 +100,12 @@ def measure_later(
     return told
 
 
-def told_lacks(out: Path, planned: Sequence[PlannedRun], suite: SuiteSettings) -> Iterator[str]:
+def told_lacks(out: Path, runs: Path, planned: Sequence[PlannedRun], suite: SuiteSettings) -> Iterator[str]:
     """A line about every finished run whose record lacks something of the suite; nothing is measured.
+
+    Args:
+        out: folder of the study.
+        runs: of the run folders.
 
     Raises:
         CrossAlignError: a damaged record, or data of the suite that is not there or damaged.
@@ -103,4 +117,5 @@ def told_lacks(out: Path, planned: Sequence[PlannedRun], suite: SuiteSettings) -
         if record is None or record.outcome is None or differing_from(run.recipe, record):
             continue
         if lack := told_lack(record, asked):
-            yield f"{run.key}: its record lacks {lack}; without --report it is measured"
+            why = why_not_measurable(runs / run.key, run, record)
+            yield f"{run.key}: its record lacks {lack}; " + (why or "without --report it is measured")
