@@ -284,7 +284,7 @@ def test_top_is_a_range_in_the_help(call: Call, photos: Path) -> None:
     for option in ("-k", "--top"):
         code, out, err = call("search", "photos.index", "red", option, "0")
         assert (code, out) == (2, "")
-        assert "0 is not in the range" in err
+        assert "'--top' / '-k'" in err
 
 
 def test_a_folder_of_the_index_alone_is_told_on_the_sheet(
