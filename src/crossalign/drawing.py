@@ -18,6 +18,7 @@ __all__ = [
     "SUNK",
     "Colour",
     "Font",
+    "check_picture_format",
     "fitted",
     "font_for",
     "paste_pill",
@@ -37,6 +38,19 @@ QUIET: Colour = (112, 112, 118)
 _WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "DejaVuSans.ttf", "Arial Unicode.ttf")
 
 
+def check_picture_format(path: str | Path) -> str:
+    """Pillow's name of the format that a file's suffix stands for.
+
+    Raises:
+        CrossAlignError: there is none that can be written.
+    """
+    suffix = Path(path).suffix
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise CrossAlignError(f"{path}: no picture format for '{suffix}'; use .png or .jpg")
+    return kind
+
+
 def save_picture(picture: Image.Image, path: str | Path) -> None:
     """Write a picture in the format that the file's suffix names, whole or not at all.
 
@@ -44,9 +58,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> None:
         CrossAlignError: no such format, or the place cannot be written.
     """
     path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None or kind not in Image.SAVE:
-        raise CrossAlignError(f"{path}: no picture format for '{path.suffix}'; use .png or .jpg")
+    kind = check_picture_format(path)
     try:
         with atomic_path(path) as temporary:
             picture.save(temporary, format=kind)
@@ -80,15 +92,18 @@ def font_for(size: int, text: str) -> Font:
     return ImageFont.load_default(size)
 
 
-def wrapped(text: str, font: Font, width: float, *, limit: int) -> list[str]:
-    """Lines no wider than ``width``; what does not fit in ``limit`` lines ends in an ellipsis."""
+def wrapped(text: str, font: Font, width: float, *, limit: int, keep_end: bool = False) -> list[str]:
+    """Lines no wider than ``width``; what does not fit in ``limit`` lines ends in an ellipsis.
+
+    With ``keep_end`` the ellipsis stands in the middle of the last line, as it suits file names.
+    """
     lines: list[str] = []
     rest = " ".join(text.split())
     while rest:
         end = _line_end(rest, font, width)
         if end < len(rest):
             if len(lines) == limit - 1:
-                return [*lines, shortened(rest, font, width, keep_end=False)]
+                return [*lines, shortened(rest, font, width, keep_end=keep_end)]
             space = rest.rfind(" ", 1, end + 1)
             end = space if space > 0 else end
         lines.append(rest[:end])

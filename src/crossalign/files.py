@@ -13,7 +13,7 @@ from typing import Any
 from crossalign.errors import CrossAlignError
 from crossalign.temporary import claim_temporary, clear_orphans
 
-__all__ = ["atomic_path", "file_digest", "read_json", "sync_path", "write_json", "write_text"]
+__all__ = ["atomic_path", "file_digest", "read_json", "sync_path", "used_bytes", "write_json", "write_text"]
 
 
 def sync_path(path: Path) -> None:
@@ -45,6 +45,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
         os.close(lock)
+
+
+def used_bytes(folder: str | Path) -> int:
+    """Room that the files in a folder take on the disk; holes of sparse files take none.
+
+    Counted in blocks (of 512 bytes, POSIX) where the system tells them, else by length.
+    """
+    found = (path.stat() for path in Path(folder).rglob("*") if path.is_file())
+    return sum(512 * state.st_blocks if hasattr(state, "st_blocks") else state.st_size for state in found)
 
 
 def write_text(path: str | Path, text: str) -> None:

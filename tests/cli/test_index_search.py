@@ -218,7 +218,6 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
         (["search", "photos.index"], "give words, or a picture"),
         (["search", "photos.index", "red", "--image", "x.png"], "one of the two, not both"),
         (["search", "photos.index", "  "], "the query is empty"),
-        (["search", "photos.index", "red", "-k", "0"], "at least one photo"),
         (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
         (["search", "photos.index", "red", "--device", "cuda"], NO_CUDA),
         (["index", "model", "photos", "--device", "cuda"], NO_CUDA),
@@ -257,6 +256,56 @@ def test_bad_input_ends_with_one_line(call: Call, photos: Path, arguments: list[
     assert err.startswith("crossalign: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--image", "nope.jpg"], "nope.jpg: no such photo"),
+        (["red", "--folder", "zzz"], "--folder zzz: the index has no photos in it"),
+        (["red", "--sheet", "hits.txt"], "use .png"),
+        (["red", "--rerank-top", "5"], "nothing re-ranks"),
+    ],
+)
+def test_wrong_arguments_are_told_before_a_model_is_loaded(
+    call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    call("index", "model", "photos")
+
+    def load(name: str, device: str = "cpu") -> RetrievalModel:
+        raise AssertionError(f"{name} is loaded")
+
+    monkeypatch.setattr(RetrievalModel, "from_pretrained", load)
+    code, _, err = call("search", "photos.index", *arguments)
+    assert (code, message in _one_line(err)) == (1, True)
+
+
+def test_top_is_a_range_in_the_help(call: Call, photos: Path) -> None:
+    call("index", "model", "photos")
+    assert len(call("search", "photos.index", "red", "--top", "2")[1].splitlines()) == 2
+    for option in ("-k", "--top"):
+        code, out, err = call("search", "photos.index", "red", option, "0")
+        assert (code, out) == (2, "")
+        assert "'--top' / '-k'" in err
+
+
+def test_a_folder_of_the_index_alone_is_told_on_the_sheet(
+    call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes: list[str] = []
+
+    def sheet(hits: object, shown: object, *, note: str) -> Image.Image:
+        notes.append(note)
+        return Image.new("RGB", (1, 1))
+
+    monkeypatch.setattr("crossalign.search.contact_sheet", sheet)
+    call("index", "model", "photos")
+    for options in ([], ["--folder", "ünï 写真"]):
+        assert call("search", "photos.index", "red", "-k", "3", "--sheet", "hits.png", *options)[0] == 0
+    assert notes == [
+        "3 of 5 photos of the folder photos",
+        "3 of 5 photos of the folder photos · only those in ünï 写真",
+    ]
+
+
 def test_model_that_cannot_be_loaded_leaves_nothing_behind(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -290,4 +339,30 @@ def test_unfinished_index_is_told(call: Call, photos: Path, tmp_path: Path) -> N
     code, out, err = call("search", "photos.index", "red", "--json")
     assert code == 0
     assert json.loads(out)["complete"] is False
-    assert "run it again" in _one_line(err)
+    assert "photos may be missing: its last update did not finish; to go on, run: " in _one_line(err)
+    assert call(*shlex.split(err.rpartition("run: crossalign ")[2]))[0] == 0
+    assert call("search", "photos.index", "red")[2] == ""
+
+
+def test_an_index_cut_off_at_once_names_the_command_that_goes_on(
+    call: Call, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos.parent / "words.txt").write_text("a red thing\nblue")
+    with monkeypatch.context() as patched:
+        patched.setattr("crossalign.search.update._carry_out", _cut_off)
+        options = ["--width", "12", "--bank", "words.txt", "--out", "an index"]
+        assert call("index", "model", "photos", *options)[0] == 70
+    code, _, err = call("search", "an index", "red")
+    assert code == 1
+    assert "the index holds no photos; its last update did not finish; to go on, run: " in _one_line(err)
+    code, out, _ = call(*shlex.split(err.rpartition("run: crossalign ")[2]), "--json")
+    assert code == 0
+    assert {key: json.loads(out)[key] for key in ("photos", "width", "bank")} == {
+        "photos": 5,
+        "width": 12,
+        "bank": 2,
+    }
+
+
+def _cut_off(*arguments: object) -> None:
+    raise RuntimeError("cut off")

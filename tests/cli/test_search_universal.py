@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,11 @@ from crossalign.cli.main import main
 from crossalign.model import RetrievalModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "search"))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 from colour_model import ColourModel, paint
 from uni_model import WIDTH, UniModel
+
+from toy_collection import write_toy
 
 Call = Callable[..., tuple[int, str, str]]
 TEXTS = ["a red thing", "something blue", "green grass", "a red thing", "yellow sun"]
@@ -140,6 +144,51 @@ def test_info(call: Call) -> None:
     for words in ("4 texts of", "uni-modal   none", "query bank  none"):
         assert words in out
     assert call("search", "nowhere", "--info")[0] == 1
+
+
+def test_info_counts_the_room_that_is_used(call: Call) -> None:
+    call("index", "model", "photos")
+    before = json.loads(call("search", "photos.index", "--info", "--json")[1])
+    with (Path("photos.index") / before["store"] / "hole").open("wb") as file:
+        file.truncate(10**9)
+    after = json.loads(call("search", "photos.index", "--info", "--json")[1])
+    assert 0 <= after["disk_bytes"] - before["disk_bytes"] < 10**6
+
+
+def test_a_bank_is_suggested_by_a_command_that_can_be_run(call: Call) -> None:
+    call("index", "model", "photos", "--width", "12", "--out", "my index")
+    code, _, err = call("search", "my index", "red", "--hubness")
+    assert code == 1
+    command = shlex.split(one_line(err).rpartition("crossalign ")[2])
+    places = {word: str(Path(word).resolve()) for word in ("model", "photos", "my index")}
+    assert command == [
+        *("index", places["model"], places["photos"], "--width", "12"),
+        *("--bank", "TEXTS", "--out", places["my index"], "--rebuild"),
+    ]
+    assert call(*["texts.txt" if word == "TEXTS" else word for word in command])[0] == 0
+    assert call("search", "my index", "red", "--hubness")[0] == 0
+
+
+def test_texts_cut_off_at_once_name_the_command_that_goes_on(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy(Path("pictures"))
+    options = ["--texts", "pictures", "--split", "test", "--width", "12", "--out", "x.index"]
+    with monkeypatch.context() as patched:
+        patched.setattr("crossalign.search.update._carry_out", _cut_off)
+        assert call("index", "model", *options)[0] == 70
+    code, _, err = call("search", "x.index", "--image", "photos/red.png")
+    assert code == 1
+    assert "the index holds no texts; its last update did not finish; to go on, run: " in one_line(err)
+    command = shlex.split(err.rpartition("run: crossalign ")[2])
+    assert call(*command)[0] == 0
+    manifest = json.loads(call("search", "x.index", "--info", "--json")[1])
+    assert [manifest[key] for key in ("split", "width", "complete")] == ["test", 12, True]
+    assert call("search", "x.index", "--image", "photos/red.png")[0] == 0
+
+
+def _cut_off(*arguments: object) -> None:
+    raise RuntimeError("cut off")
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,17 @@ def test_picture_query_and_long_text_fit_on_the_paper(tmp_path: Path) -> None:
         assert (edges == paper[0, 0]).all()
 
 
+def test_a_long_name_has_a_second_line_and_is_not_cut(tmp_path: Path) -> None:
+    # Names that differ in their middle alone would look alike if it were left out.
+    drawn = []
+    for middle in "ab":
+        path = tmp_path / f"holidays_2024_by_{middle}_on_the_beach_00017.png"
+        Image.new("RGB", (30, 30), (9, 9, 200)).save(path)
+        drawn.append(np.asarray(contact_sheet([_hit(1, path)], "query")))
+    assert drawn[0].shape == drawn[1].shape
+    assert (drawn[0] != drawn[1]).any()
+
+
 def test_no_hits_is_a_sheet_with_the_query_alone() -> None:
     assert contact_sheet([], "nothing like it").width >= 640
 

@@ -125,6 +125,23 @@ def test_damaged_tables(text: str, message: str, tmp_path: Path) -> None:
         read_labelled_photos(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "read_as"),
+    [
+        ("few.txt", "a close up of a horse\ntwo dogs\n", "a list of paths, one a line"),
+        ("few.csv", "file,label\na close up of a horse,x\nb.jpg,x\n", "a table of paths"),
+    ],
+)
+def test_a_file_of_other_things_is_named_with_what_it_is_read_as(
+    name: str, text: str, read_as: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(CrossAlignError) as error:
+        read_labelled_photos(tmp_path / name)
+    assert str(error.value).startswith(f"{tmp_path / name}: read as {read_as}")
+    assert "a close up of a horse: no such photo (2 of 2 missing)" in str(error.value)
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(CrossAlignError, match="no such file or folder"):
         read_labelled_photos(tmp_path / "absent")

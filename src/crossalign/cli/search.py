@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from crossalign.cli.run_options import Device, asked_top, device_name, listed, told_bytes
 from crossalign.reranking import RERANK_TOP
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from crossalign.search import SearchEngine, TextSearchEngine
 
 _NAMED = 5
 
@@ -21,12 +26,18 @@ def command(
     image: Annotated[
         Path | None, typer.Option("--image", "-i", help="Search with this picture instead.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Photos or texts wanted.")] = 10,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, help="Photos or texts wanted.")] = 10,
     folder: Annotated[
-        str, typer.Option("--folder", help="Only photos in this folder of the photo folder.")
+        str,
+        typer.Option(
+            "--folder", help="Only photos in this folder of the photo folder; for an index of photos."
+        ),
     ] = "",
     exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every photo instead of walking the index's graph.")
+        bool,
+        typer.Option(
+            "--exact", help="Compare with every photo or text instead of walking the index's graph."
+        ),
     ] = False,
     rerank: Annotated[
         str | None,
@@ -38,7 +49,7 @@ def command(
         int | None,
         typer.Option(
             min=1,
-            help=f"How many of the best photos --rerank looks at, -k of them if that is more; default: {RERANK_TOP}.",
+            help=f"How many of the best photos --rerank looks at, at least --top of them; default: {RERANK_TOP}.",
         ),
     ] = None,
     hubness: Annotated[
@@ -71,13 +82,9 @@ def command(
     import json
     import time
 
-    from crossalign.cli.notes import tell_fallback, tell_unknown_words
     from crossalign.data.photos import open_photo
+    from crossalign.drawing import check_picture_format
     from crossalign.errors import CrossAlignError
-    from crossalign.evaluation.run_sources import short_name
-    from crossalign.search import PhotoReranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
-    from crossalign.search.manifest import MANIFEST_FILE, read_manifest
-    from crossalign.search.place import check_index
 
     if info:
         _tell(index, as_json)
@@ -90,43 +97,52 @@ def command(
         )
     if text is not None and not text.strip():
         raise CrossAlignError("the query is empty; give some words")
-    if k < 1:
-        raise CrossAlignError(f"-k is {k}; ask for at least one photo")
     if rerank is not None and image is not None:
         raise CrossAlignError(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "
             "search with words, or without --rerank"
         )
+    # All that can be told wrong without the model is looked at before it is loaded, which takes seconds.
+    picture = None if image is None else open_photo(image)
+    if sheet is not None:
+        check_picture_format(sheet)
+
+    from crossalign.cli.notes import tell_fallback, tell_unknown_words
+    from crossalign.evaluation.run_sources import short_name
+    from crossalign.search import PhotoReranker, SearchEngine, contact_sheet, reranked, save_contact_sheet
+    from crossalign.search.folders import check_folder
+    from crossalign.search.manifest import MANIFEST_FILE, read_manifest
+    from crossalign.search.place import check_index
+
     check_index(index.resolve())
     holds = read_manifest(index / MANIFEST_FILE).holds
     if holds == "texts":
         refused = {"--rerank": rerank is not None, "--folder": bool(folder), "--hubness": hubness is True}
         for option in (option for option, given in refused.items() if given):
             raise CrossAlignError(f"{option}: is for photos, and {index} holds texts; leave it out")
-        _find_texts(index, text, image, k, exact, sheet, model, device, as_json)
+        _find_texts(index, text, image, picture, k, exact, sheet, model, device, as_json)
         return
     if hubness and image is not None:
         raise CrossAlignError(
             "--hubness: the bank holds texts, it corrects how words find photos; leave it out"
         )
-    device = device_name(device)
     looked_through = asked_top(rerank, rerank_top)
+    device = device_name(device)
+    check_folder(index, folder)
     top = k if rerank is None else max(k, looked_through)
     # Loaded, as later used, while others can open the index.
     reranker = None if rerank is None else PhotoReranker.open(rerank, device)
     with SearchEngine.open(index, model, device=device) as engine:
         count, complete = engine.count, engine.complete
         if not count:
-            narrow = "" if engine.manifest.width is None else f" --width {engine.manifest.width}"
-            raise CrossAlignError(
-                f"{index}: the index holds no photos; "
-                f"run: crossalign index {engine.manifest.model or 'MODEL'} {engine.photos} --out {index}{narrow}"
-            )
+            raise CrossAlignError(f"{index}: the index holds no photos; {_to_run(engine, model)}")
         begin = time.perf_counter()
         way = engine.compared("text" if text is not None else "image")
-        query = (
-            engine.encode_text(text) if text is not None else engine.encode_image(image or Path(), way.space)
-        )
+        if text is not None:
+            query = engine.encode_text(text)
+        else:
+            assert picture is not None
+            query = engine.encode_image(picture, way.space)
         bank = engine.manifest.bank if text is not None and hubness is not False else None
         encoded = time.perf_counter()
         hits = engine.search(
@@ -141,11 +157,7 @@ def command(
         searched = time.perf_counter()
         photos = engine.photos
         unknown = engine.unknown_words(text or "")
-    if folder and not hits:
-        raise CrossAlignError(
-            f"--folder {folder}: the index has no photos in it; give a folder within {photos}, "
-            "or run 'crossalign index' again if it is new"
-        )
+        unfinished = None if complete else _to_run(engine, model)
     ordered = searched
     if reranker is not None and text is not None:
         hits = reranked(hits, text, reranker, progress=not as_json)
@@ -157,21 +169,19 @@ def command(
         tell_unknown_words(unknown_to_second, f"{rerank} (--rerank)")
     left_out = [hit for hit in hits if hit.problem is not None]
     looked_at, hits = len(hits), hits[:k]
-    if not complete:
-        typer.echo(
-            "crossalign: the last 'crossalign index' did not finish: run it again to find all photos",
-            err=True,
-        )
+    if unfinished is not None:
+        typer.echo(f"crossalign: photos may be missing: {unfinished}", err=True)
     if left_out:
         named = "; ".join(f"{hit.file} ({hit.problem})" for hit in left_out[:_NAMED])
         more = f"; and {len(left_out) - _NAMED} more (--json lists all)" if len(left_out) > _NAMED else ""
         typer.echo(f"crossalign: not re-ranked, {len(left_out)} could not be read: {named}{more}", err=True)
     if sheet is not None:
-        note = f"{len(hits)} of {count:,} photos in {photos.name}" + (f"/{folder}" if folder else "")
+        note = f"{len(hits)} of {count:,} photos of the folder {photos.name or photos}"
+        note += f" · only those in {folder}" if folder else ""
         note += f" · {image.name}" if image is not None else ""
         if rerank is not None:
             note += f" · best {looked_at - len(left_out)} re-ranked by {short_name(rerank)}"
-        shown = text if text is not None else open_photo(image or Path())
+        shown = picture if picture is not None else text or ""
         save_contact_sheet(contact_sheet(hits, shown, note=note), sheet)
     if as_json:
         document = {
@@ -217,6 +227,7 @@ def _find_texts(
     index: Path,
     text: str | None,
     image: Path | None,
+    picture: Image.Image | None,
     k: int,
     exact: bool,
     sheet: Path | None,
@@ -229,41 +240,35 @@ def _find_texts(
     import time
 
     from crossalign.cli.notes import tell_fallback, tell_unknown_words
-    from crossalign.data.photos import open_photo
     from crossalign.errors import CrossAlignError
     from crossalign.search import TextSearchEngine, save_contact_sheet, text_sheet
 
     with TextSearchEngine.open(index, model, device=device_name(device)) as engine:
         count, complete = engine.count, engine.complete
         if not count:
-            raise CrossAlignError(
-                f"{index}: the index holds no texts; "
-                f"run: crossalign index {engine.manifest.model or 'MODEL'} --texts {engine.manifest.texts} "
-                f"--out {index}"
-            )
+            raise CrossAlignError(f"{index}: the index holds no texts; {_to_run(engine, model)}")
         begin = time.perf_counter()
         way = engine.compared("text" if text is not None else "image")
-        query = (
-            engine.encode_text(text, way.space)
-            if text is not None
-            else engine.encode_image(image or Path(), way.space)
-        )
+        if text is not None:
+            query = engine.encode_text(text, way.space)
+        else:
+            assert picture is not None
+            query = engine.encode_image(picture, way.space)
         encoded = time.perf_counter()
         hits = engine.search(query, k, exact=exact, cosine=way.cosine, space=way.space)
         searched = time.perf_counter()
-        source = Path(engine.manifest.source).name
+        source, split = Path(engine.manifest.source), engine.manifest.split
         unknown = engine.unknown_words(text or "")
+        unfinished = None if complete else _to_run(engine, model)
     tell_unknown_words(unknown)
     tell_fallback(way, "texts")
-    if not complete:
-        typer.echo(
-            "crossalign: the last 'crossalign index' did not finish: run it again to find all texts", err=True
-        )
+    if unfinished is not None:
+        typer.echo(f"crossalign: texts may be missing: {unfinished}", err=True)
     if sheet is not None:
-        shown = text if text is not None else open_photo(image or Path())
-        note = f"{len(hits)} of {count:,} texts in {source}" + (
-            f" · {image.name}" if image is not None else ""
-        )
+        shown = picture if picture is not None else text or ""
+        note = f"{len(hits)} of {count:,} texts of the {'collection' if source.is_dir() else 'file'} {source.name}"
+        note += f", split {split}" if split is not None else ""
+        note += f" · {image.name}" if image is not None else ""
         save_contact_sheet(text_sheet(hits, shown, note=note), sheet)
     if as_json:
         document = {
@@ -290,16 +295,27 @@ def _find_texts(
         typer.echo(f"sheet: {sheet}")
 
 
+def _to_run(engine: SearchEngine | TextSearchEngine, model: str | None) -> str:
+    """What brings an index up to date, as the end of a sentence."""
+    from crossalign.search.commands import index_command
+
+    command = index_command(engine.manifest, engine.place, model=model)
+    return (
+        f"run: {command}" if engine.complete else f"its last update did not finish; to go on, run: {command}"
+    )
+
+
 def _tell(index: Path, as_json: bool) -> None:
     """``--info``: the description in words; the model is not loaded."""
     import json
 
+    from crossalign.files import used_bytes
     from crossalign.search.manifest import MANIFEST_FILE, read_manifest
     from crossalign.search.place import check_index
 
     check_index(index.resolve())
     manifest = read_manifest(index / MANIFEST_FILE)
-    disk = sum(file.stat().st_size for file in (index / manifest.store).rglob("*") if file.is_file())
+    disk = used_bytes(index / manifest.store)
     if as_json:
         document = manifest.model_dump(mode="json") | {
             "holds": manifest.holds,

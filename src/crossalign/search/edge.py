@@ -267,6 +267,14 @@ class EdgeStore:
                 self._count = self._shard.count(edge.CountRequest(exact=True)) // self.views
         return self._count
 
+    def has(self, prefix: str) -> bool:
+        """Whether the id of any item begins with ``prefix``."""
+        within = edge.Filter(must=[edge.FieldCondition(key="id", match=edge.MatchPrefix(prefix))])
+        request = edge.ScrollRequest(limit=1, filter=within, with_payload=False, with_vector=False)
+        with _told(self._folder):
+            records, _ = self._shard.scroll(request)
+        return bool(records)
+
     def verify(self, count: int) -> None:
         """Raise CrossAlignError unless there are ``count`` items and each can be found; reads every vector."""
         points = count * self.views

@@ -10,6 +10,8 @@ from PIL import Image
 from crossalign.encoding import Space
 from crossalign.errors import CrossAlignError
 from crossalign.reranking import RERANK_TOP
+from crossalign.search.commands import index_command
+from crossalign.search.folders import folder_prefix
 from crossalign.search.hit import Hit
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import Manifest
@@ -32,9 +34,14 @@ class SearchEngine(OpenIndex):
     holds = "photos"
 
     def __init__(
-        self, model: EmbeddingModel, manifest: Manifest, store: VectorStore, lock: IndexLock | None
+        self,
+        model: EmbeddingModel,
+        manifest: Manifest,
+        store: VectorStore,
+        lock: IndexLock | None,
+        place: Path,
     ) -> None:
-        super().__init__(model, manifest, store, lock)
+        super().__init__(model, manifest, store, lock, place)
         self.photos = Path(manifest.photos)
 
     def search_text(
@@ -118,14 +125,19 @@ class SearchEngine(OpenIndex):
         """
         if hubness and (self.manifest.bank is None or space != "cross" or cosine):
             raise CrossAlignError(
-                "the index has no query bank to correct scores with; make one: crossalign index --rebuild --bank TEXTS"
+                "the index has no query bank to correct scores with; make one of TEXTS: "
+                + index_command(self.manifest, self.place, rebuild=True, bank="TEXTS")
                 if self.manifest.bank is None
                 else "the query bank holds texts: it corrects how texts find photos, not pictures"
             )
-        within = folder.strip("/")
-        prefix = f"{within}/" if within not in ("", ".") else ""
         found = self._nearest(
-            queries, k, exact=exact, prefix=prefix, cosine=cosine, space=space, corrected=hubness
+            queries,
+            k,
+            exact=exact,
+            prefix=folder_prefix(folder),
+            cosine=cosine,
+            space=space,
+            corrected=hubness,
         )
         hits = []
         for rank, hit in enumerate(found, start=1):

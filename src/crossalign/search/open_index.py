@@ -15,6 +15,7 @@ from crossalign.data.photos import open_photo
 from crossalign.devices import usable_device
 from crossalign.encoding import Space
 from crossalign.errors import CrossAlignError
+from crossalign.search.commands import index_command
 from crossalign.search.edge import EdgeStore
 from crossalign.search.lock import IndexLock
 from crossalign.search.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -24,6 +25,7 @@ from crossalign.search.models import (
     embed_images,
     embed_texts,
     load_model,
+    model_name,
 )
 from crossalign.search.place import check_index
 from crossalign.search.store import StoreHit, VectorStore
@@ -58,10 +60,16 @@ class OpenIndex:
     holds: ClassVar[Literal["photos", "texts"]]
 
     def __init__(
-        self, model: EmbeddingModel, manifest: Manifest, store: VectorStore, lock: IndexLock | None
+        self,
+        model: EmbeddingModel,
+        manifest: Manifest,
+        store: VectorStore,
+        lock: IndexLock | None,
+        place: Path,
     ) -> None:
         self.model = model
         self.manifest = manifest
+        self.place = place
         self._store = store
         self._lock = lock
 
@@ -114,7 +122,8 @@ class OpenIndex:
                 raise CrossAlignError(
                     f"{folder}: built with another model (fingerprint {manifest.fingerprint[:12]}, "
                     f"this one is {fingerprint[:12]}); give that one with --model, "
-                    "or run 'crossalign index --rebuild' with this one"
+                    "or make the index anew with this one: "
+                    + index_command(manifest, folder, model=model_name(model) or "MODEL", rebuild=True)
                 )
             loaded = load_model(loaded, width=manifest.width)
             # Reading every vector is left to 'crossalign index': a search should not wait for it.
@@ -125,7 +134,7 @@ class OpenIndex:
         except BaseException:
             lock.release()
             raise
-        return cls(loaded, manifest, store, lock)
+        return cls(loaded, manifest, store, lock, folder)
 
     @property
     def complete(self) -> bool:
@@ -146,7 +155,8 @@ class OpenIndex:
         reason = "the model has no uni-modal heads"
         if self.model.uni_modal_width is not None:
             reason = (
-                "the index was made without the model's uni-modal embeddings (crossalign index --rebuild)"
+                "the index was made without the model's uni-modal embeddings (add them: "
+                f"{index_command(self.manifest, self.place, rebuild=True)})"
             )
         return Comparison("cross", cosine=True, fallback=reason)
 
@@ -201,7 +211,8 @@ class OpenIndex:
             raise CrossAlignError(f"k is {k}; ask for at least one hit")
         if space == "uni" and self.manifest.uni is None:
             raise CrossAlignError(
-                "the index holds no uni-modal embeddings; build it again: crossalign index --rebuild"
+                "the index holds no uni-modal embeddings; build it again: "
+                + index_command(self.manifest, self.place, rebuild=True)
             )
         width = self.manifest.dim if space == "cross" else self.manifest.uni
         if queries.ndim != 2 or queries.shape[1] != width:

@@ -153,7 +153,9 @@ def _draw_hit(sheet: Image.Image, hit: Hit, x: int, y: int) -> None:
     draw.text((x + badge / 2, middle), rank, PAPER, bold, anchor="mm")
     draw.text((x + width, middle), score, QUIET, font_for(15, score), anchor="rm")
     room = width - badge - 8 - int(plain.getlength(score)) - 12
-    draw.text((x + badge + 8, middle), shortened(Path(hit.file).name, plain, room), INK, plain, anchor="lm")
+    # A second line has its place in every cell, so that long names need not be cut.
+    for number, line in enumerate(wrapped(Path(hit.file).name, plain, room, limit=2, keep_end=True)):
+        draw.text((x + badge + 8, middle + 18 * number), line, INK, plain, anchor="lm")
 
 
 def _photo(path: Path) -> Image.Image | None:

@@ -127,6 +127,12 @@ _LAYOUTS: Sequence = (
 )
 
 
+_READ_AS = {
+    "a list of photos": "a list of paths, one a line, relative to its folder",
+    "a table": "a table of paths (column 'file'), relative to its folder",
+}
+
+
 def _folders(place: Path) -> tuple[str, Rows]:
     photos = _photos(place)
     loose = [path for path in photos if path.parent == place]
@@ -200,9 +206,13 @@ def _checked(place: Path, layout: str, rows: Rows) -> LabelledPhotos:
         )
     missing = [path for path, _, _ in rows if not path.is_file()]
     if missing:
-        raise CrossAlignError(
-            f"{missing[0]}: no such photo ({len(missing)} of {len(rows)} missing); put them back"
-        )
+        count = f"{len(missing)} of {len(rows)} missing"
+        if place.is_file():
+            raise CrossAlignError(
+                f"{place}: read as {_READ_AS[layout]}; {missing[0]}: no such photo ({count}); "
+                "put them back, or give photos with classes"
+            )
+        raise CrossAlignError(f"{missing[0]}: no such photo ({count}); put them back")
     unknown = sorted({role for _, _, role in rows} - {"query", "gallery", "both"})
     if unknown:
         raise CrossAlignError(
