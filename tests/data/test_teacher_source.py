@@ -24,14 +24,14 @@ def collection(tmp_path: Path) -> Collection:
     return Collection.load(folder)
 
 
-def write(folder: Path, ids: list[str], kind: str = "image", units: int | None = 1) -> None:
+def write(folder: Path, ids: list[str], kind: str = "image", units: int | None = 1, **teacher: str) -> None:
     with FeatureWriter(
         folder,
         ids=ids,
         dim=2,
         units=units,
         dtype="float16",
-        manifest={"kind": kind, "teacher": {}},
+        manifest={"kind": kind, "teacher": teacher},
         boxes=False,
     ) as writer:
         writer.append([np.full((units or 1, 2), number, np.float32) for number in range(len(ids))])
@@ -87,8 +87,38 @@ def test_what_is_no_teacher_is_refused_in_one_line(collection: Collection, tmp_p
     write(tmp_path / "some", some)
     told = refused(str(tmp_path / "some"))
     assert f"id 'i3' has no features (1 of {len(split.image_ids)} missing)" in told
-    assert "crossalign teach" in told
+    assert told.endswith("run 'crossalign teach' again for this collection")
+    write(tmp_path / "published", some, library="published", name="a.npy")
+    told = refused(str(tmp_path / "published"))
+    assert (
+        f"id 'i3' has no features (1 of {len(split.image_ids)} missing); the published file a.npy lacks them"
+        in told
+    )
+    assert "again" not in told
     write(tmp_path / "many", list(split.image_ids), units=None)
     assert "a varying number of vectors" in refused(str(tmp_path / "many"))
     with pytest.raises(ValueError, match="has 5 units an id, not one"):
         FeatureStore.open(folder / "features" / "toy").vectors([0])
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_vectors_of_zeros_are_refused(
+    collection: Collection, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crossalign.data.teachers._BLOCK", 3, raising=False)
+    split, other = collection.split("train"), collection.split("test")
+    own, rest = (
+        (split.image_ids, other.image_ids) if kind == "image" else (split.caption_ids, other.caption_ids)
+    )
+    names = {"images": "teacher-images", "texts": "teacher-texts"}
+    # The first of the store is zero: once of another split, once of this one.
+    write(tmp_path / "elsewhere", [*rest, *own], kind)
+    TeacherSource.open(collection, split, **(names | {f"{kind}s": str(tmp_path / "elsewhere")}))
+    write(tmp_path / "zero", [own[5], *own[:5], *own[6:]], kind)
+    with pytest.raises(CrossAlignError) as error:
+        TeacherSource.open(collection, split, **(names | {f"{kind}s": str(tmp_path / "zero")}))
+    told = str(error.value)
+    assert told.startswith(
+        f"data.teachers.{kind}s: {tmp_path / 'zero'}: the vector of '{own[5]}' is all zero"
+    )
+    assert "\n" not in told

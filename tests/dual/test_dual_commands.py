@@ -15,6 +15,7 @@ from PIL import Image
 
 from crossalign.cli.main import main
 from crossalign.encoders.dual import DualEncoderSettings
+from crossalign.encoders.dual.open_clip_library import from_open_clip
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.of_model import SecondStage as Second
 from crossalign.evaluation.of_model import evaluate_model
@@ -221,3 +222,31 @@ def test_a_fine_tuned_clip_indexes_and_finds(tmp_path: Path, tiny_photos: Callab
         assert hits[0].file == photos.names[5]
         assert hits[0].score == pytest.approx(1.0, abs=1e-5)
         assert len(engine.search_text("a red square", 5)) == 5
+
+
+def test_weights_that_cannot_be_fetched_name_what_can_be_given(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_photos: Callable[..., Any]
+) -> None:
+    open_clip = pytest.importorskip("open_clip")
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OSError("no way to the hub")
+
+    monkeypatch.setattr(open_clip.pretrained, "download_pretrained", offline)
+    photos = tiny_photos(2).folder
+    code, _, told = call("index", "open_clip:ViT-B-32/laion2b_s34b_b79k", photos)
+    told = " ".join(told.split())
+    assert code == 1
+    assert "the weights laion2b_s34b_b79k of ViT-B-32 were not to be had (no way to the hub)" in told
+    assert "in a recipe (model.dual_encoder.weights=FILE)" in told
+    assert "a folder with open_clip_config.json and the weights" in told
+    # The folder it speaks of needs no way to the hub.
+    code, _, told = call("index", write_open_clip(tmp_path / "clip"), photos, "--out", tmp_path / "i")
+    assert code == 0, told
+
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
+    with pytest.raises(CrossAlignError, match="fetch its folder where there is a network") as error:
+        from_open_clip(DualEncoderSettings(name="hf-hub:owner/name"))
+    assert "weights=FILE" not in str(error.value)

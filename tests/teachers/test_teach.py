@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crossalign.data.collection import Collection
+from crossalign.data.collection import CaptionRecord, Collection, ImageRecord
 from crossalign.data.features import FeatureStore
 from crossalign.data.photos import open_photo
 from crossalign.encoders.inputs import InputSettings
@@ -151,8 +151,96 @@ def test_published_vectors_that_do_not_fit_are_refused(collection: Collection, t
     with pytest.raises(CrossAlignError, match=told):
         teach_published(collection, tmp_path / "s", "image", read_published(tmp_path / "a.npy"))
     assert not (tmp_path / "s").exists()
-    np.save(tmp_path / "b.npy", {"photo000.jpg": np.full(3, np.nan, np.float32)}, allow_pickle=True)  # type: ignore[arg-type]
-    with pytest.raises(CrossAlignError, match=r"the features of 'photo000\.jpg' are not finite"):
-        teach_published(
-            collection, tmp_path / "s", "image", read_published(tmp_path / "b.npy"), progress=False
-        )
+
+
+@pytest.mark.parametrize("row", [(np.nan, 1.0), (0.0, 0.0), (1e30, 1.0), (1e-30, 0.0)])
+def test_an_unfit_published_vector_leaves_nothing(
+    collection: Collection, tmp_path: Path, row: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = {
+        (0.0, 0.0): "all zero, which have no cosine",
+        (1e30, 1.0): "too large for float16; use --dtype float32",
+        (1e-30, 0.0): "too small for float16; use --dtype float32",
+    }.get(row, "not finite; mend the file")
+    # The last of its block, and not the first block: neither is looked at alone.
+    monkeypatch.setattr("crossalign.teachers.published._BLOCK", 4, raising=False)
+    values = np.ones((COUNT, 2), np.float32)
+    values[7] = row
+    names = [image.id for image in collection.images]
+    (tmp_path / "ids.txt").write_text("\n".join(names))
+    np.save(tmp_path / "bad.npy", values)
+    options: dict[str, Any] = {"progress": False}
+    published = read_published(tmp_path / "bad.npy", tmp_path / "ids.txt")
+    with pytest.raises(CrossAlignError) as error:
+        teach_published(collection, tmp_path / "s", "image", published, **options)
+    assert f"bad.npy: the features of '{names[7]}' are {reason}" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "s").exists()
+    values[7] = 1
+    np.save(tmp_path / "bad.npy", values)
+    published = read_published(tmp_path / "bad.npy", tmp_path / "ids.txt")
+    assert len(teach_published(collection, tmp_path / "s", "image", published, **options).store) == COUNT
+
+
+def test_a_network_that_gives_zeros_is_refused(collection: Collection, tmp_path: Path) -> None:
+    class Silent(StubTexts):
+        def forward(self, texts: list[str]) -> Tensor:
+            return super().forward(texts) * torch.tensor([["1" not in text] for text in texts])
+
+    silent: Any = Silent()
+    said = {
+        text: name
+        for part in collection.splits
+        for name, text in zip(collection.split(part).caption_ids, collection.split(part).texts, strict=True)
+    }
+    first = next(name for text, name in said.items() if "1" in text)
+    with pytest.raises(CrossAlignError, match=f"'{first}' are all zero, which have no cosine"):
+        teach_texts(collection, tmp_path / "store", silent, progress=False)
+
+    class Dark(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.zeros(()))
+
+        def forward(self, pixels: Tensor) -> Tensor:
+            return pixels.mean(dim=(2, 3)) * self.scale
+
+    settings = InputSettings(size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    dark = ImageTeacher(
+        ImageTeacherConfig(library="timm", name="dark", weights="none", input=settings), Dark()
+    )
+    with pytest.raises(CrossAlignError, match=r"'photo000\.jpg' are all zero, which have no cosine"):
+        teach_images(collection, tmp_path / "dark", dark, progress=False)
+
+
+@pytest.mark.parametrize("by_dictionary", [True, False])
+def test_photos_are_found_by_file_names_that_only_one_has(tmp_path: Path, by_dictionary: bool) -> None:
+    files = {
+        "1": "a/x.jpg",
+        "2": "b/x.jpg",  # the last part is that of two
+        "3": "b/y.jpg",
+        "4": "c/z.jpg",
+        "w.jpg": "c/v.jpg",  # its id is another one's last part
+        "6": "d/w.jpg",
+        "u.jpg": "d/t.jpg",  # found by its id, whatever else is there
+    }
+    images = [ImageRecord(name, file, 0, 0) for name, file in files.items()]
+    captions = [CaptionRecord(f"c{name}", name, "a", "val" if name == "6" else "train") for name in files]
+    collection = Collection.write(
+        tmp_path / "c", name="c", image_root=None, images=images, captions=captions, provenance={}
+    )
+    published = {"x.jpg": 1, "b/x.jpg": 2, "y.jpg": 3, "4": 4, "z.jpg": 5, "w.jpg": 6, "u.jpg": 7, "t.jpg": 8}
+    if by_dictionary:
+        rows = {name: np.full(2, number, np.float32) for name, number in published.items()}
+        np.save(tmp_path / "a.npy", rows, allow_pickle=True)  # type: ignore[arg-type]
+        read = read_published(tmp_path / "a.npy")
+    else:
+        np.save(tmp_path / "a.npy", np.array([[number] * 2 for number in published.values()], np.float32))
+        (tmp_path / "ids.txt").write_text("\n".join(published))
+        read = read_published(tmp_path / "a.npy", tmp_path / "ids.txt")
+    done = teach_published(collection, tmp_path / "s", "image", read, progress=False)
+    found = dict(zip(done.store.ids, done.store.vectors(range(len(done.store)))[:, 0].tolist(), strict=True))
+    assert found == {"2": 2, "3": 3, "4": 4, "w.jpg": 6, "u.jpg": 7}
+    assert done.by_file_name == 2
+    assert done.missing == ("1", "6")
+    assert done.missing_of == {"train": (1, 6), "val": (1, 1)}

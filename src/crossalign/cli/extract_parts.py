@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from crossalign.encoders.backbone import ImageBackbone
     from crossalign.encoders.detector import Detector
     from crossalign.encoders.hf import TextBackbone
+    from crossalign.encoders.inputs import InputSettings
 
-__all__ = ["channels", "image_backbone", "model_arguments", "regions", "text_backbone"]
+__all__ = ["channels", "image_backbone", "model_arguments", "regions", "tell_input", "text_backbone"]
 
 
 def image_backbone(
@@ -48,16 +49,21 @@ def image_backbone(
         global_cell=global_cell,
     )
     backbone = ImageBackbone(config)
+    tell_input(settings, changes, f"timm's for {name}")
+    if backbone.dropped:
+        typer.echo(f"left out of the weights, not needed: {', '.join(backbone.dropped)}", err=True)
+    return backbone
+
+
+def tell_input(settings: InputSettings, changes: dict[str, Any], owner: str) -> None:
+    """Tell on standard error how photos go into a network, and what of it was not asked for but is the owner's."""
     stated = [key for key in ("size", "mean", "std", "interpolation") if changes[key] is None]
     typer.echo(
         f"pre-processing: {settings.resize} to {settings.size} x {settings.size}, {settings.interpolation}, "
         f"mean {_shown(settings.mean)}, std {_shown(settings.std)}"
-        + (f" ({', '.join(stated)}: timm's for {name})" if stated else ""),
+        + (f" ({', '.join(stated)}: {owner})" if stated else ""),
         err=True,
     )
-    if backbone.dropped:
-        typer.echo(f"left out of the weights, not needed: {', '.join(backbone.dropped)}", err=True)
-    return backbone
 
 
 def text_backbone(name: str, max_length: int, layer: int | None) -> TextBackbone:

@@ -129,7 +129,10 @@ def report(done: Extraction, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(result))
         return
-    units = "a varying number of units" if store.ragged else f"{store.manifest['units']} units"
+    count = store.manifest["units"]
+    units = "a varying number of units" if store.ragged else f"{count} unit{'' if count == 1 else 's'}"
+    if "teacher" in store.manifest:
+        units = "one vector"
     megabytes = result["bytes"] / 1e6
     typer.echo(
         f"{store.folder}: {len(store)} {kind}, {units} of {store.dim} numbers ({store.dtype.name}), "

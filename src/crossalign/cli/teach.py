@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from crossalign.cli.extract_parts import model_arguments
+from crossalign.cli.extract_parts import model_arguments, tell_input
 from crossalign.cli.run_options import Device, ResultAsJson, device_name
 from crossalign.cli.store_options import (
     BatchSize,
@@ -32,6 +32,7 @@ from crossalign.errors import CrossAlignError
 if TYPE_CHECKING:
     from crossalign.data.collection import Collection
     from crossalign.data.extraction import Extraction
+    from crossalign.teachers import Teaching
 
 __all__ = ["command"]
 
@@ -87,7 +88,8 @@ def command(
     weights: Annotated[
         str,
         typer.Option(
-            help="Photos: a .safetensors or .pth file, 'pretrained': what timm downloads, or the tag of open_clip's."
+            help="Photos: a .safetensors or .pth file; 'pretrained': those that timm downloads; for open_clip a file "
+            "or the tag of its weights."
         ),
     ] = "pretrained",
     model_args: Annotated[
@@ -137,6 +139,8 @@ def command(
     kind: Literal["image", "text"] = "text" if images is None else "image"
     name = images or texts or ""
     from_file = name.endswith(".npy")
+    if not from_file:
+        _refuse_other_files(name, kind)
     if from_file:
         only = (*NETWORKS_ONLY, *ENCODERS_ONLY, *MODELS_ONLY)
         refuse_options(context, only, f"only a model has such options, not a file ({name})")
@@ -158,11 +162,7 @@ def command(
         from crossalign.teachers import read_published, teach_published
 
         taught = teach_published(source, out, kind, read_published(name, ids), dtype=dtype.value)
-        if taught.missing:
-            typer.echo(
-                f"{len(taught.missing)} {kind}s of the collection are not in {name}, '{taught.missing[0]}' among them",
-                err=True,
-            )
+        _tell_lacks(taught, name)
         done = Extraction(taught.store, 0)
     else:
         shared = {"dtype": dtype.value, "batch_size": batch_size}
@@ -180,13 +180,52 @@ def command(
     report(done, as_json)
 
 
+def _refuse_other_files(name: str, kind: Literal["image", "text"]) -> None:
+    """Raise CrossAlignError for a file that is none of NumPy, unless a network has the same name."""
+    if not Path(name).is_file():
+        return
+    if kind == "image":
+        from crossalign.encoders.timm_models import is_network
+
+        if is_network(name):
+            return
+    raise CrossAlignError(
+        f"--{kind}s {name}: a file, and of files only .npy is read; save ids and vectors alone (an array with "
+        "numpy.save, the ids in a text file for --ids), or give the name of a model"
+    )
+
+
+def _tell_lacks(taught: Teaching, name: str) -> None:
+    """Say what of the collection a published file does not have, and what was found by its file name alone."""
+    what = {"image": "photos", "text": "captions"}[taught.store.manifest["kind"]]
+    if taught.by_file_name:
+        typer.echo(f"{name}: {taught.by_file_name} {what} found by their file names", err=True)
+    if taught.missing:
+        parts = ", ".join(
+            f"{split} {missing} of {count}"
+            for split, (missing, count) in taught.missing_of.items()
+            if missing
+        )
+        typer.echo(
+            f"{name}: lacks {len(taught.missing)} of {len(taught.missing) + len(taught.store)} {what}, "
+            f"'{taught.missing[0]}' among them"
+            + (f" ({parts}); training needs all of its split" if parts else ""),
+            err=True,
+        )
+
+
 def _images(
     source: Collection, out: Path, name: str, options: dict[str, Any], device: str, shared: dict[str, Any]
 ) -> Extraction:
     from crossalign.teachers import image_teacher, teach_images
 
     place = device_name(device)
-    return teach_images(source, out, image_teacher(name, **options).to(place), **shared)
+    teacher = image_teacher(name, **options)
+    config, changes = teacher.config, options["changes"]
+    if changes["size"] is None:
+        changes = changes | {"size": options["model_args"].get("img_size")}
+    tell_input(config.input, changes, f"{config.library}'s for {config.name}")
+    return teach_images(source, out, teacher.to(place), **shared)
 
 
 def _texts(

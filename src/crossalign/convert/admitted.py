@@ -281,11 +281,13 @@ def admitted_objects() -> Mapping[str, Any]:
     return {**ADMITTED, **makers, "numpy.dtype": Maker(data_type)}
 
 
-def why_refused(name: str) -> str:
-    """What a name that is not admitted stands for, in words."""
+def why_refused(name: str, mend: str | None = None) -> str:
+    """What a name that is not admitted stands for, in words.
+
+    Args:
+        mend: what to do about it; None: what to do about a checkpoint.
+    """
     if name.startswith("torch.nn."):
-        return f"'{name}', a part of a whole network; save its state_dict() where it was trained"
-    return (
-        f"'{name}', which is neither tensor nor array nor plain container; "
-        "where you trust the file, save its state dicts and options alone"
-    )
+        return f"'{name}', a part of a whole network; {mend or 'save its state_dict() where it was trained'}"
+    advice = mend or "where you trust the file, save its state dicts and options alone"
+    return f"'{name}', which is neither tensor nor array nor plain container; {advice}"

@@ -61,6 +61,11 @@ class _Opcodes(dict[int, Callable[[Any], None]]):
         raise RefusedError(f"the opcode {name}, which no data needs")
 
 
+_VECTORS_ALONE = (
+    "where you trust the file, save ids and vectors alone: an array with numpy.save, the ids in a text file"
+)
+
+
 class _Reader(pickle._Unpickler):
     """A pickle machine that knows the opcodes of data, and calls and changes nothing but what is admitted.
 
@@ -81,16 +86,18 @@ class _Reader(pickle._Unpickler):
         storages: dict[str, Storage],
         limit: int,
         admitted: Mapping[str, Any] = ADMITTED,
+        mend: str | None = None,
     ) -> None:
         super().__init__(file, encoding="latin1")
         self.storages = storages
         self.limit = limit
         self.admitted = admitted
+        self.mend = mend
 
     def find_class(self, module: str, name: str) -> Any:
         found = self.admitted.get(f"{module}.{name}")
         if found is None:
-            raise RefusedError(why_refused(f"{module}.{name}"))
+            raise RefusedError(why_refused(f"{module}.{name}", self.mend))
         return found
 
     def persistent_load(self, reference: Any) -> Storage:
@@ -191,7 +198,7 @@ def read_numpy(path: str | Path) -> Any:
         shape, _, kind = header(file)
         if not kind.hasobject:
             return np.load(Path(path), mmap_mode="r", allow_pickle=False)
-        held = _Reader(file, {}, 0, admitted_objects()).load()
+        held = _Reader(file, {}, 0, admitted_objects(), _VECTORS_ALONE).load()
         if not isinstance(held, ObjectArray) or held.shape != shape:
             raise DamagedError("what is pickled is not the array that its header tells of")
         return held.items if shape else held.items[0]

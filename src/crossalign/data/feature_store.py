@@ -109,10 +109,22 @@ class FeatureStore:
         if missing:
             raise CrossAlignError(
                 f"{self.folder}: id '{next(iter(missing))}' has no features "
-                f"({len(missing)} of {len(set(ids))} missing); "
-                f"run 'crossalign {'teach' if 'teacher' in self.manifest else 'extract'}' again for this collection"
+                f"({len(missing)} of {len(set(ids))} missing); {self._mend()}"
             )
         return np.fromiter((known[name] for name in ids), np.int64, len(ids))
+
+    def _mend(self) -> str:
+        """What to do about ids without features."""
+        teacher = self.manifest.get("teacher")
+        if teacher is None:
+            return "run 'crossalign extract' again for this collection"
+        if teacher.get("library") == "published":
+            # The same file again would leave the same gaps.
+            return (
+                f"the published file {teacher.get('name')} lacks them; run 'crossalign teach' into another folder with "
+                "a file that has them, or with a network"
+            )
+        return "run 'crossalign teach' again for this collection"
 
     def unit_counts(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Units ``(n,)`` of the ids at some positions, without reading their features."""

@@ -41,6 +41,7 @@ class FeatureWriter:
         units: units of every id; None where they differ (a ragged store).
         manifest: where the features come from; must hold ``kind`` ("image" or "text").
         boxes: whether every unit has a box ``x0 y0 x1 y1`` relative to the image.
+        zeros: whether the features of an id may be all zero; not where they are compared by cosine.
         sync_seconds: the most seconds of work that a killed run loses.
 
     Raises:
@@ -58,6 +59,7 @@ class FeatureWriter:
         dtype: Literal["float16", "float32"],
         manifest: dict[str, Any],
         boxes: bool,
+        zeros: bool = True,
         sync_seconds: float = 2.0,
     ) -> None:
         self.folder = Path(folder)
@@ -71,6 +73,7 @@ class FeatureWriter:
         plan["ids_sha256"] = hashlib.sha256(ids_text.encode()).hexdigest()
         self._plan: dict[str, Any] = json.loads(json.dumps(plan))
         self._layout = Layout.model_validate(self._plan)
+        self._zeros = zeros
         self._prepare(ids_text)
         self._journal: FeatureJournal | None = None
         if not (self.folder / MANIFEST).is_file():
@@ -108,7 +111,7 @@ class FeatureWriter:
 
         Raises:
             ValueError: a shape is wrong, boxes are missing, or there are more features than ids.
-            CrossAlignError: features are not finite in the stored type.
+            CrossAlignError: features are not finite in the stored type, or all zero where that may not be.
         """
         names = self._ids[self.done : self.done + len(features)]
         if self._journal is None or len(names) < len(features):
@@ -180,9 +183,14 @@ class FeatureWriter:
         expected = (self._layout.units or len(rows), self._layout.dim)
         if rows.shape != expected:
             raise ValueError(f"features of '{name}' have shape {rows.shape}, not {expected}")
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             stored = np.ascontiguousarray(rows, self._layout.numpy_dtype)
         if not np.isfinite(stored).all():
             reason = "too large for float16; use float32" if np.isfinite(rows).all() else "not finite"
+            raise CrossAlignError(f"{self.folder}: the features of '{name}' are {reason}")
+        if not self._zeros and not stored.any():
+            reason = (
+                "too small for float16; use float32" if np.any(rows) else "all zero, which have no cosine"
+            )
             raise CrossAlignError(f"{self.folder}: the features of '{name}' are {reason}")
         return stored

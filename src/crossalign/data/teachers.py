@@ -17,6 +17,9 @@ from crossalign.errors import CrossAlignError
 
 __all__ = ["TeacherSource"]
 
+# Vectors that are looked at together.
+_BLOCK = 4096
+
 
 @dataclass(frozen=True)
 class TeacherSource:
@@ -38,10 +41,14 @@ class TeacherSource:
         """Open both stores, by path or by name in the collection's ``features`` folder.
 
         Raises:
-            CrossAlignError: there is no such store, it is not a teacher's of this kind, or it lacks an id of the split.
+            CrossAlignError: there is no such store, it is not a teacher's of this kind, it lacks an id of the split, or
+                a vector of the split is all zero.
         """
         seen, told = _open(collection, images, "image"), _open(collection, texts, "text")
-        return cls(seen, told, seen.index(split.image_ids), told.index(split.caption_ids))
+        image_positions, text_positions = seen.index(split.image_ids), told.index(split.caption_ids)
+        for key, store, positions in (("images", seen, image_positions), ("texts", told, text_positions)):
+            _refuse_zeros(key, store, positions)
+        return cls(seen, told, image_positions, text_positions)
 
     def __call__(self, images: npt.NDArray[np.integer], captions: npt.NDArray[np.integer]) -> TeacherFeatures:
         """The vectors of U images and B captions at these positions of the split."""
@@ -67,3 +74,17 @@ def _open(collection: Collection, name: str, kind: Literal["image", "text"]) -> 
             f"{key}: {store.folder} holds {units} vectors an id, and a teacher has one; run: {command}-teacher"
         )
     return store
+
+
+def _refuse_zeros(key: str, store: FeatureStore, positions: npt.NDArray[np.int64]) -> None:
+    """Raise CrossAlignError where a vector is all zero: it has no cosine, so it would say nothing of any other."""
+    # In the order of the file, so that it is read once from its beginning to its end.
+    ordered = np.unique(positions)
+    for start in range(0, len(ordered), _BLOCK):
+        part = ordered[start : start + _BLOCK]
+        zero = ~store.vectors(part).any(axis=1)
+        if zero.any():
+            raise CrossAlignError(
+                f"data.teachers.{key}: {store.folder}: the vector of '{store.ids[part[zero.argmax()]]}' is all zero, "
+                "which has no cosine; run 'crossalign teach' into another folder, with vectors that are not"
+            )

@@ -13,7 +13,7 @@ from crossalign.encoders.inputs import InputSettings
 from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.settings import parse_settings
 
-__all__ = ["create_network", "default_input"]
+__all__ = ["create_network", "default_input", "is_network"]
 
 _OUR_ARGUMENTS = {"num_classes", "features_only", "out_indices", "pretrained", "checkpoint_path", "in_chans"}
 
@@ -45,6 +45,11 @@ def _timm() -> Any:
     except ImportError:
         raise missing_extra("timm", "vision", "an image network") from None
     return timm
+
+
+def is_network(name: str) -> bool:
+    """Whether timm has a model of this name."""
+    return bool(_timm().is_model(name))
 
 
 def _check_name(name: str) -> None:

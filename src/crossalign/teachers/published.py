@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from crossalign.errors import CrossAlignError
 from crossalign.files import file_digest, read_json
 
 __all__ = ["PublishedFeatures", "read_published"]
+
+# Vectors that are looked at together.
+_BLOCK = 1024
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,34 @@ class PublishedFeatures:
     sha256: str
     vectors: Mapping[str, npt.NDArray[np.floating]]
     dim: int
+
+    def check(self, ids: Sequence[str], dtype: Literal["float16", "float32"]) -> None:
+        """Look at the vectors of these ids as they will be stored, a block at a time.
+
+        Raises:
+            CrossAlignError: one is not finite, or all zero, in the file or in the stored type.
+        """
+        for start in range(0, len(ids), _BLOCK):
+            part = ids[start : start + _BLOCK]
+            rows = np.stack([np.asarray(self.vectors[name], np.float32) for name in part])
+            with np.errstate(over="ignore", under="ignore"):
+                stored = rows.astype(dtype)
+            unfit = ~np.isfinite(stored).all(axis=1) | ~stored.any(axis=1)
+            if unfit.any():
+                position = int(unfit.argmax())
+                raise CrossAlignError(
+                    f"{self.path}: the features of '{part[position]}' are {_trouble(rows[position])}"
+                )
+
+
+def _trouble(row: npt.NDArray[np.float32]) -> str:
+    """Why a vector cannot be stored."""
+    if not np.isfinite(row).all():
+        return "not finite; mend the file, or leave this id out of it"
+    if not row.any():
+        return "all zero, which have no cosine; mend the file, or leave this id out of it"
+    size = "large" if np.abs(row).max() > 1 else "small"
+    return f"too {size} for float16; use --dtype float32"
 
 
 def read_published(path: str | Path, ids: str | Path | None = None) -> PublishedFeatures:

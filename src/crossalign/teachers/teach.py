@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = ["Teaching", "teach_images", "teach_published", "teach_texts"]
 Kind = Literal["image", "text"]
 Precision = Literal["float16", "float32"]
 _CHUNK = 1024
+_WORDS: dict[Kind, str] = {"image": "photos", "text": "captions"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ class Teaching:
     Attributes:
         store: the finished store.
         missing: ids of the collection that the file does not have.
+        missing_of: of each split, how many of its ids are missing, and how many it has.
+        by_file_name: how many photos were found not by their id but by the name of their file.
     """
 
     store: FeatureStore
     missing: tuple[str, ...]
+    missing_of: Mapping[str, tuple[int, int]]
+    by_file_name: int
 
 
 def teach_images(
@@ -54,7 +60,8 @@ def teach_images(
     """Write the teacher's vector of every photo. A run that was killed continues when it is called again.
 
     Raises:
-        CrossAlignError: a photo is missing or broken, or the folder holds other features.
+        CrossAlignError: a photo is missing or broken, its vector is not finite or all zero, or the folder holds other
+            features.
     """
     paths = [collection.image_path(image.id) for image in collection.images]
     writer = _writer(collection, folder, "image", teacher.dim, dtype, teacher.config.model_dump(mode="json"))
@@ -90,7 +97,7 @@ def teach_texts(
     """Write the teacher's vector of every caption. A run that was killed continues when it is called again.
 
     Raises:
-        CrossAlignError: the folder holds other features.
+        CrossAlignError: a vector is not finite or all zero, or the folder holds other features.
     """
     writer = _writer(collection, folder, "text", teacher.dim, dtype, teacher.config.model_dump(mode="json"))
     texts = [text for name in collection.splits for text in collection.split(name).texts]
@@ -117,32 +124,68 @@ def teach_published(
 ) -> Teaching:
     """Write published vectors of the images or captions of a collection; those of other ids are left out.
 
-    The file need not have all of them: training asks for those of its split.
+    The file need not have all of them: training asks for those of its split. A photo that is not there by its id is
+    looked for by its file in the collection, or by the last part of that where only one photo has it.
 
     Raises:
-        CrossAlignError: it has none of them, a vector is not finite, or the folder holds other features.
+        CrossAlignError: it has none of them, a vector is not finite or all zero (nothing is written then), or the
+            folder holds other features.
     """
     own = _ids(collection, kind)
-    found = [name for name in own if name in published.vectors]
+    names = _published_names(collection, kind, own, published.vectors)
+    found = [name for name in own if name in names]
     if not found:
         told = f"its first id is '{next(iter(published.vectors))}'" if published.vectors else "it has no id"
         first = f", the collection's '{own[0]}'" if own else ""
         raise CrossAlignError(
             f"{published.path}: has no {kind} of {collection.folder} ({told}{first}); ids must be the collection's"
+            + (", or the names of its files" if kind == "image" else "")
         )
+    # Before the folder is made: what an unfit file leaves there would stand in the way of the mended one.
+    published.check([names[name] for name in found], dtype)
     teacher = {"library": "published", "name": published.path.name, "weights_sha256": published.sha256}
     with (
         _writer(collection, folder, kind, published.dim, dtype, teacher, found) as writer,
         progress_bar(progress) as bar,
     ):
-        task = bar.add_task(f"{kind}s", total=len(found), completed=writer.done, status="")
+        task = bar.add_task(_WORDS[kind], total=len(found), completed=writer.done, status="")
         while writer.done < len(found):
             part = found[writer.done : writer.done + _CHUNK]
-            writer.append([np.asarray(published.vectors[name], np.float32)[None] for name in part])
+            writer.append([np.asarray(published.vectors[names[name]], np.float32)[None] for name in part])
             bar.advance(task, len(part))
         store = writer.finish()
-    kept = set(found)
-    return Teaching(store, tuple(name for name in own if name not in kept))
+    missing_of = {}
+    for split in map(collection.split, collection.splits):
+        asked = split.image_ids if kind == "image" else split.caption_ids
+        missing_of[split.name] = (sum(name not in names for name in asked), len(asked))
+    return Teaching(
+        store,
+        tuple(name for name in own if name not in names),
+        missing_of,
+        sum(name != of for name, of in names.items()),
+    )
+
+
+def _published_names(
+    collection: Collection, kind: Kind, own: Sequence[str], known: Container[str]
+) -> dict[str, str]:
+    """What images or captions are called among the ``known`` names; without those that are not there."""
+    names = {name: name for name in own if name in known}
+    if kind == "image" and len(names) < len(own):
+        # As files of detections name photos. A name that is the id or the whole path of a photo is of no other one.
+        files = [image.file for image in collection.images if image.file]
+        parts = Counter(PurePosixPath(file).name for file in files)
+        ids = set(own)
+        taken = ids.union(files)
+        for image in collection.images:
+            if image.id in names or not image.file:
+                continue
+            last = PurePosixPath(image.file).name
+            if image.file in known and image.file not in ids:
+                names[image.id] = image.file
+            elif last in known and last not in taken and parts[last] == 1:
+                names[image.id] = last
+    return names
 
 
 def _ids(collection: Collection, kind: Kind) -> list[str]:
@@ -174,6 +217,7 @@ def _writer(
             "source": collection.name,
         },
         boxes=False,
+        zeros=False,
     )
 
 

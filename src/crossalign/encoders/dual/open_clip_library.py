@@ -214,11 +214,21 @@ def _fetched(settings: DualEncoderSettings, fetch: Callable[[], Any]) -> Any:
     except Exception as error:
         raise CrossAlignError(
             f"model.dual_encoder: the weights {settings.weights} of {settings.name} were not to be had "
-            f"({_reason(error)}); download them where there is a network and give the file: "
-            "model.dual_encoder.weights=FILE"
+            f"({_reason(error)}); {_offline(settings)}"
         ) from None
     finally:
         logging.set_verbosity(before)
+
+
+def _offline(settings: DualEncoderSettings) -> str:
+    """What to give where there is no way to the hub: a folder goes everywhere, a file only in a recipe."""
+    if settings.name.startswith(_HUB):
+        return "fetch its folder where there is a network and give that instead of the name"
+    return (
+        "fetch them where there is a network; then give their file in a recipe (model.dual_encoder.weights=FILE), and "
+        f"to a command that takes a model a folder with {CONFIGURATION} and the weights, as the hub has it, instead of "
+        "the name"
+    )
 
 
 def _with_gelu(settings: DualEncoderSettings, config: dict[str, Any], tag: Any) -> dict[str, Any]:
