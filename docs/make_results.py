@@ -15,7 +15,7 @@ from crossalign.study.table import markdown_table, notes, origin_line, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MAIN_STUDIES = ("flickr8k-selfalign", "flickr8k")
+MAIN_STUDIES = ("flickr8k-selfalign", "flickr8k-cusa", "flickr8k")
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 
