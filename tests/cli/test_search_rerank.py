@@ -100,7 +100,9 @@ def test_the_sheet_shows_the_new_order(call: Call, tmp_path: Path) -> None:
         first = engine.search_text("a green thing", 8)
     hits = reranked(first, "a green thing", PhotoReranker.open("slow", "cpu"))[:4]
     assert [hit.file for hit in hits] != [hit.file for hit in first[:4]]
-    drawn = contact_sheet(hits, "a green thing", note="4 of 8 photos in photos · best 8 re-ranked by slow")
+    drawn = contact_sheet(
+        hits, "a green thing", note="4 of 8 photos of the folder photos · best 8 re-ranked by slow"
+    )
     with Image.open("hits.png") as sheet:
         assert np.array_equal(np.asarray(sheet), np.asarray(drawn))
 
@@ -152,7 +154,6 @@ def test_photos_that_cannot_be_read_are_named_in_one_line(call: Call, tmp_path: 
         (["red", "--rerank", "features"], "features: this model was trained on imported features and has no"),
         (["red", "--rerank", "nothing"], "nothing: no such model folder"),
         (["red", "--rerank-top", "5"], "--rerank-top 5: nothing re-ranks; give a model with --rerank too"),
-        (["red", "--rerank", "slow", "-k", "0"], "at least one photo"),
         (
             ["red", "--rerank", "slow", "--folder", "nowhere"],
             "--folder nowhere: the index has no photos in it",

@@ -87,7 +87,9 @@ def test_searches_by_words_are_corrected(
             assert engine.search_image(path, 1)[0].path == path
         with pytest.raises(CrossAlignError, match="corrects how texts find photos"):
             engine.search(engine.encode_image(photos / "00.png"), cosine=True, hubness=True)
-        with pytest.raises(CrossAlignError, match=r"no query bank.*--rebuild --bank"):
+        with pytest.raises(
+            CrossAlignError, match=r"no query bank.*crossalign index .*--bank TEXTS .*--rebuild"
+        ):
             plain.search_text("red", hubness=True)
     assert moved == len(COLOURS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -155,7 +156,7 @@ def test_without_heads_two_of_a_kind_are_compared_by_cosine_and_that_is_told(
         assert (hit.text, hit.score) == ("blue sky", 1.0)
     # An index that is older than its model's heads says so, and how to mend it.
     with SearchEngine.open(tmp_path / "index", UniModel()) as engine:
-        assert "crossalign index --rebuild" in (engine.compared("image").fallback or "")
+        assert re.search("crossalign index .* --rebuild", engine.compared("image").fallback or "")
         assert engine.search_image(photos / "03.png", 1)[0].file == "03.png"
         with pytest.raises(CrossAlignError, match="--rebuild"):
             engine.search(np.ones((1, WIDTH), np.float32), space="uni")
