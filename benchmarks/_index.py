@@ -39,7 +39,7 @@ def engine_of(store: EdgeStore, place: Path) -> SearchEngine:
         store="store-00000000",
         created="",
     )
-    return SearchEngine(None, manifest, store, None)  # type: ignore[arg-type]
+    return SearchEngine(None, manifest, store, None, place)  # type: ignore[arg-type]
 
 
 def asked(engine: SearchEngine, query: np.ndarray, hits: int, *, exact: bool) -> list[int]:

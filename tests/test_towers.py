@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.encoders.camera import CAMERAImageEncoder, CAMERATextEncoder
@@ -30,6 +29,7 @@ from crossalign.towers import (
     TextTower,
     TextTowerConfig,
 )
+from tiny_bert import SPECIAL, write_bert
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -37,7 +37,6 @@ DIM = 6
 LENGTHS = [4, 1, 3, 2, 4]
 MASK = torch.arange(4) < torch.tensor(LENGTHS)[:, None]
 TEXTS = ["a red square", "blue", "a big green circle left", "two stars", "red"]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PROJECTIONS = ["linear", "mlp", "pooled_mlp"]
 POOLINGS = ["mean", "max", "gpo"]
 BACKBONE: dict[str, Any] = {
@@ -58,21 +57,7 @@ def image_tower(context_head: bool = True, **changes: Any) -> ImageTower:
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny encoder with its tokenizer."""
-    folder = tmp_path_factory.mktemp("bert")
-    words = [*SPECIAL, *sorted({word for text in TEXTS for word in text.split()})]
-    torch.manual_seed(0)
-    settings = BertConfig(
-        vocab_size=len(words),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=64,
-    )
-    BertModel(settings).save_pretrained(folder)
-    BertTokenizerFast(vocab={word: index for index, word in enumerate(words)}).save_pretrained(folder)
-    return folder
+    return write_bert(tmp_path_factory.mktemp("bert"), TEXTS)
 
 
 @pytest.fixture

@@ -17,7 +17,15 @@ from crossalign.model import RetrievalModel, embedding_in, evaluation_mode, scor
 from crossalign.progress import track
 from crossalign.scorers.blocks import PackedUnits
 
-__all__ = ["encode_each", "encode_split", "encode_units", "image_source", "packed_units", "text_source"]
+__all__ = [
+    "encode_each",
+    "encode_each_text",
+    "encode_split",
+    "encode_units",
+    "image_source",
+    "packed_units",
+    "text_source",
+]
 
 
 def image_source(
@@ -127,18 +135,31 @@ def encode_each(
         CrossAlignError: a photo that cannot be read.
     """
     count = len(images.positions[0]) if images.stores else len(images.paths)
-    # Captions of like length together: little is spent on padding.
-    order = np.argsort([len(text) for text in texts.texts], kind="stable")
     with evaluation_mode(model):
         seen = [
             kept(model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)))
             for start in track(range(0, count, batch_size), "encode images", enabled=progress)
         ]
+    return seen, *encode_each_text(model, texts, kept, batch_size, progress)
+
+
+@torch.inference_mode()
+def encode_each_text(
+    model: RetrievalModel,
+    texts: TextSource,
+    kept: Callable[[Encoding], T],
+    batch_size: int,
+    progress: bool,
+) -> tuple[list[T], Tensor]:
+    """The half of :func:`encode_each` that is about captions."""
+    # Captions of like length together: little is spent on padding.
+    order = np.argsort([len(text) for text in texts.texts], kind="stable")
+    with evaluation_mode(model):
         told = [
             kept(model.text_tower(texts(order[start : start + batch_size]).to(model.device)))
             for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
         ]
-    return seen, told, torch.from_numpy(order)
+    return told, torch.from_numpy(order)
 
 
 def packed_units(encoding: Encoding) -> PackedUnits:

@@ -113,18 +113,22 @@ class RetrievalModel(nn.Module):
             kept = self.dual.settings.model_dump(mode="json", include={"units", "lora"})
             settings["dual_encoder"] = kept | {"networks": self.dual.described}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        backbone, words = self.text_tower.backbone, self.text_tower.tokenizer
-        if isinstance(self.text_tower, DualTextTower):
-            digest.update(self.text_tower.dual_tokenizer.described().encode())
+        digest.update(self.tokenizer_json().encode())
+        if self.dual is not None:
             digest.update(json.dumps(self.photos.described(), sort_keys=True).encode())
-        elif backbone is not None:
-            digest.update(backbone.tokenizer_json().encode())
-        elif words is not None:
-            digest.update(words.to_json().encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def tokenizer_json(self) -> str:
+        """What makes texts into tokens, as JSON; empty for a model that is given token features."""
+        tower = self.text_tower
+        if isinstance(tower, DualTextTower):
+            return tower.dual_tokenizer.described()
+        if tower.backbone is not None:
+            return tower.backbone.tokenizer_json()
+        return "" if tower.tokenizer is None else tower.tokenizer.to_json()
 
     def scores(self, image: Encoding, text: Encoding, *, keep_graph: bool = False) -> Tensor:
         """Scores ``(n, m)`` of n encoded images with m encoded texts, in float32 also under autocast.

@@ -93,6 +93,18 @@ def test_a_study_grows_into_its_folders(study: Path, call: Call) -> None:
     assert "not run yet with seed 3: base" in out
 
 
+def test_a_table_too_wide_for_the_terminal_shows_what_counts(study: Path, call: Call) -> None:
+    code, out, _ = call(study)
+    assert (code, "CPU minutes" in out, "R@10" in out) == (0, True, True)
+    values = yaml.safe_load(study.read_text())
+    numbers = ["hinge", "lca", "cra", "cra_top1", "lca_region_perplexity", "lca_word_perplexity"]
+    study.write_text(yaml.safe_dump(values | {"numbers": numbers}))
+    code, out, _ = call(study)
+    assert (code, "CPU minutes" in out, "R@10" in out, "validation R@sum" in out) == (0, False, False, True)
+    assert out.splitlines()[-1] == "saved: studies/tiny/table.md, which has all columns"
+    assert "| CPU minutes |" in Path("studies/tiny/table.md").read_text()
+
+
 def test_a_report_trains_nothing(study: Path, call: Call) -> None:
     code, out, _ = call(study, "--report", "--out", "elsewhere")
     assert code == 0

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, BertTokenizerFast
+
+from tiny_bert import write_bert
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from crossalign.data.collection import Collection
@@ -46,18 +47,8 @@ def extract(folder: Path, collection: Collection, name: str, seed: int = 0, **ch
 
 @pytest.fixture
 def bert(tmp_path: Path, collection: Collection) -> Path:
-    words = {
-        word for name in collection.splits for text in collection.split(name).texts for word in text.split()
-    }
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
-    torch.manual_seed(0)
-    settings = BertConfig(
-        vocab_size=len(names), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8
-    )
-    BertModel(settings).save_pretrained(tmp_path / "bert")
-    vocabulary = {word: index for index, word in enumerate(names)}
-    BertTokenizerFast(vocab=vocabulary).save_pretrained(tmp_path / "bert")
-    return tmp_path / "bert"
+    texts = [text for name in collection.splits for text in collection.split(name).texts]
+    return write_bert(tmp_path / "bert", texts, layers=2)
 
 
 def build(

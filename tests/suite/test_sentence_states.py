@@ -21,27 +21,14 @@ from crossalign.suite.sentence_states import SentenceStates
 from crossalign.suite.subject import Subject
 
 pytest.importorskip("transformers")
-from transformers import BertConfig, BertModel, BertTokenizerFast
+from tiny_bert import write_bert
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = ["a dog", "two men at the sea", "a red car on the grass at the sea", "cat", "men", "the red dog"]
-WORDS = [*SPECIAL, *sorted({word for text in TEXTS for word in text.split()})]
 
 
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    settings = BertConfig(
-        vocab_size=len(WORDS),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=64,
-    )
-    BertModel(settings).save_pretrained(tmp_path / "bert")
-    BertTokenizerFast(vocab={word: n for n, word in enumerate(WORDS)}).save_pretrained(tmp_path / "bert")
-    return tmp_path / "bert"
+    return write_bert(tmp_path / "bert", TEXTS)
 
 
 def model_of(bert: Path, seed: int = 0, text: dict[str, Any] | None = None, **model: Any) -> RetrievalModel:

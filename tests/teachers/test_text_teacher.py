@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from crossalign.errors import CrossAlignError
 from crossalign.teachers import text_teacher
 from crossalign.teachers.text import POOLINGS, pool
+from tiny_bert import write_bert
 
 TEXTS = ["a red square", "Blue", "a big green circle left of a red square and a blue one", ""]
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SWITCHES = {
     "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
@@ -30,21 +29,8 @@ SWITCHES = {
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
     """A tiny encoder with its tokenizer and nothing else."""
-    folder = tmp_path / "bert"
-    words = [*SPECIAL, *sorted({word for text in TEXTS for word in text.lower().split()})]
-    torch.manual_seed(0)
-    settings = BertConfig(
-        vocab_size=len(words),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=8,
-        max_position_embeddings=80,
-    )
-    BertModel(settings).save_pretrained(folder)
-    tokens = {word: index for index, word in enumerate(words)}
-    BertTokenizerFast(vocab=tokens, do_lower_case=False).save_pretrained(folder)
-    return folder
+    words = [text.lower() for text in TEXTS]
+    return write_bert(tmp_path / "bert", words, length=80, do_lower_case=False)
 
 
 def make_sentence_model(folder: Path, kinds: list[str], pooling: dict[str, Any], **stated: Any) -> None:

@@ -134,8 +134,13 @@ def command(
     if as_json:
         typer.echo(json.dumps(summary))
     else:
-        Console(width=None if Console().is_terminal else 200).print(study_table(summary))
-        typer.echo("\n".join([*notes(summary), f"saved: {folder / 'table.md'}"]))
+        console = Console(width=None if Console().is_terminal else 200)
+        table = study_table(summary)
+        unwrapped = console.measure(table, options=console.options.update(width=10_000)).maximum
+        fits = unwrapped <= console.width
+        console.print(table if fits else study_table(summary, brief=True))
+        more = "" if fits else ", which has all columns"
+        typer.echo("\n".join([*notes(summary), f"saved: {folder / 'table.md'}{more}"]))
     problems = {**tally.failed, **tally.differing}
     if problems:
         key, reason = next(iter(problems.items()))

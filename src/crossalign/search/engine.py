@@ -13,12 +13,9 @@ from crossalign.reranking import RERANK_TOP
 from crossalign.search.commands import index_command
 from crossalign.search.folders import folder_prefix
 from crossalign.search.hit import Hit
-from crossalign.search.lock import IndexLock
-from crossalign.search.manifest import Manifest
-from crossalign.search.models import EmbeddingModel, PhotoScorer
+from crossalign.search.models import PhotoScorer
 from crossalign.search.open_index import OpenIndex
 from crossalign.search.rerank import reranked
-from crossalign.search.store import VectorStore
 
 __all__ = ["SearchEngine"]
 
@@ -33,16 +30,10 @@ class SearchEngine(OpenIndex):
 
     holds = "photos"
 
-    def __init__(
-        self,
-        model: EmbeddingModel,
-        manifest: Manifest,
-        store: VectorStore,
-        lock: IndexLock | None,
-        place: Path,
-    ) -> None:
-        super().__init__(model, manifest, store, lock, place)
-        self.photos = Path(manifest.photos)
+    @property
+    def photos(self) -> Path:
+        """The photo folder."""
+        return Path(self.manifest.photos)
 
     def search_text(
         self,

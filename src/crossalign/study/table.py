@@ -35,8 +35,12 @@ MISSING = "–"
 Summary = Mapping[str, Any]
 
 
-def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """The heading and the rows, one a variant with a finished run, as plain text; :func:`notes` names the others."""
+def cells(summary: Summary, *, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The heading and the rows, one a variant with a finished run, as plain text; :func:`notes` names the others.
+
+    Args:
+        brief: only the columns that say how good a variant is.
+    """
     variants = {name: row for name, row in summary["variants"].items() if row["runs"]["done"]}
     words = any(row.get("word_to_region") for row in variants.values())
     numbers = [
@@ -70,6 +74,9 @@ def cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
         line += [_spread(row.get("training_minutes")), _spread(row.get("training_cpu_minutes"))]
         line.append(_difference(row["against"], summary))
         rows.append(line)
+    if brief:
+        places = [place for place, name in enumerate(heading) if name in BRIEF]
+        return [heading[place] for place in places], [[row[place] for place in places] for row in rows]
     return heading, rows
 
 
@@ -117,16 +124,8 @@ def origin_line(summary: Summary) -> str:
 
 
 def markdown_table(summary: Summary, *, brief: bool = False) -> list[str]:
-    """The table as lines of Markdown.
-
-    Args:
-        brief: only the columns that say how good a variant is.
-    """
-    heading, rows = cells(summary)
-    if brief:
-        places = [place for place, name in enumerate(heading) if name in BRIEF]
-        heading = [heading[place] for place in places]
-        rows = [[row[place] for place in places] for row in rows]
+    """The table as lines of Markdown; ``brief`` as in :func:`cells`."""
+    heading, rows = cells(summary, brief=brief)
     lines = [_line(heading), "|---" * len(heading) + "|"]
     return lines + [_line([f"`{row[0]}`", *row[1:]]) for row in rows]
 
@@ -165,12 +164,12 @@ def reading(summary: Summary) -> str:
     return text.strip()
 
 
-def study_table(summary: Summary) -> Table:
-    """The table for a terminal."""
-    heading, rows = cells(summary)
+def study_table(summary: Summary, *, brief: bool = False) -> Table:
+    """The table for a terminal; ``brief`` as in :func:`cells`."""
+    heading, rows = cells(summary, brief=brief)
     table = Table(title=summary["study"]["title"], caption=reading(summary).replace("`", ""))
     for place, name in enumerate(heading):
-        table.add_column(name, justify="left" if place == 0 else "right")
+        table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place == 0)
     for row in rows:
         table.add_row(*row)
     return table

@@ -73,10 +73,9 @@ class JudgedPairs:
                 continue
             metrics[key], counts[key] = judgement_correlation(judgements, similarity, kept)
             rows.append((pair, f"{metrics[key]:.2f}", f"{counts[key]:,}", f"{int(kept.sum()):,}"))
-        name = {"expert": "experts", "crowd": "crowd"}[judgements.name]
         return Measure(
             f"judgements_{judgements.name}",
-            f"Human judgements, {name}",
+            judgements.title,
             metrics,
             ("similarity of", f"Kendall's tau-{judgements.variant}", "judgements", "pairs"),
             tuple(rows),

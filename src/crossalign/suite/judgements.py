@@ -42,6 +42,11 @@ class Judgements:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def title(self) -> str:
+        """Of the part of an evaluation that they make."""
+        return f"Human judgements, {'experts' if self.name == 'expert' else 'crowd'}"
+
     @cached_property
     def owners(self) -> tuple[str, ...]:
         """``(p,)`` file name of the photo that each caption was written for."""

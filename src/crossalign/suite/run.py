@@ -104,8 +104,7 @@ def evaluate_suite(
         leave("Crisscrossed Captions", "no folder of its CSVs is named (--cxc)")
     pairs = JudgedPairs(subject, lookup, judged or (), progress)
     for entry in judged or ():
-        told = {"expert": "experts", "crowd": "crowd"}[entry.name]
-        attempt(f"Human judgements, {told}", lambda entry=entry: pairs.measure(entry))  # type: ignore[misc]
+        attempt(entry.title, lambda entry=entry: pairs.measure(entry))  # type: ignore[misc]
     if judged is None:
         leave("Human judgements", "no folder of judgements is named (--judgements)")
     for key, photos in _keys(labelled):

@@ -11,15 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crossalign.data.batch import TextInputs
+from crossalign.data.collection import Split
 from crossalign.data.extract import extract_sentences
 from crossalign.data.features import FeatureStore
+from crossalign.data.loading import TextSource
+from crossalign.encode import encode_each_text
 from crossalign.encoders.hf import TextBackbone
 from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
-from crossalign.model import RetrievalModel, embedding_in, evaluation_mode
-from crossalign.progress import track
-from crossalign.suite.spaces import own_space
+from crossalign.model import RetrievalModel
+from crossalign.suite.spaces import embedding_alone, own_space
 from crossalign.towers import TextTower
 from crossalign.towers.settings import CAMERATextSettings
 
@@ -52,7 +53,7 @@ class SentenceStates:
         model.require_embeddings(own_space(model))
         backbone = _frozen_backbone(model)
         store = None if backbone is None else self._store(backbone, texts, progress)
-        return None if store is None else _embed(model, store, store.index(texts), progress)
+        return None if store is None else _embed(model, store, texts, progress)
 
     def _store(self, backbone: TextBackbone, texts: Sequence[str], progress: bool) -> FeatureStore | None:
         place = self.folder / _key(backbone, texts)
@@ -85,20 +86,9 @@ def _key(backbone: TextBackbone, texts: Sequence[str]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-@torch.inference_mode()
-def _embed(
-    model: RetrievalModel, store: FeatureStore, positions: np.ndarray, progress: bool, batch_size: int = 256
-) -> Tensor:
-    # Texts of like length together: little is spent on padding.
-    order = np.argsort(store.unit_counts(positions), kind="stable")
-    parts = []
-    with evaluation_mode(model):
-        for start in track(range(0, len(order), batch_size), "embed sentences", enabled=progress):
-            part = store.batch(positions[order[start : start + batch_size]])
-            inputs = TextInputs(features=torch.from_numpy(part.features), mask=torch.from_numpy(part.mask))
-            encoding = model.text_tower(inputs.to(model.device))
-            parts.append(embedding_in(encoding, own_space(model)).flatten(1).float().cpu())
-    embeddings = torch.cat(parts)
-    result = torch.empty_like(embeddings)
-    result[torch.from_numpy(order)] = embeddings
-    return result
+def _embed(model: RetrievalModel, store: FeatureStore, texts: Sequence[str], progress: bool) -> Tensor:
+    told = tuple(texts)
+    split = Split("sentences", (), told, told, np.zeros(len(told), np.int64))
+    source = TextSource(split, store, model.text_tower.tokenize)
+    parts, order = encode_each_text(model, source, lambda batch: embedding_alone(model, batch), 256, progress)
+    return torch.cat(parts)[order.argsort()]

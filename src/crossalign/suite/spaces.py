@@ -21,7 +21,15 @@ from crossalign.model import RetrievalModel, embedding_in
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.blocks import PackedUnits, score_blocks, score_pairs
 
-__all__ = ["EncodedPart", "embed_photos", "embed_texts", "embeds_alone", "encode_part", "own_space"]
+__all__ = [
+    "EncodedPart",
+    "embed_photos",
+    "embed_texts",
+    "embedding_alone",
+    "embeds_alone",
+    "encode_part",
+    "own_space",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +145,13 @@ def own_space(model: RetrievalModel) -> Space:
     return "cross" if model.config.uni_modal_head is None else "uni"
 
 
-def _alone(model: RetrievalModel, encoding: Encoding) -> Tensor:
+def embedding_alone(model: RetrievalModel, encoding: Encoding) -> Tensor:
     """What a modality is compared with itself by; views one after the other."""
     return embedding_in(encoding, own_space(model)).flatten(1).float().cpu()
 
 
 def _kept(model: RetrievalModel, encoding: Encoding) -> tuple[Tensor | PackedUnits, Tensor | None]:
-    alone = _alone(model, encoding) if embeds_alone(model) else None
+    alone = embedding_alone(model, encoding) if embeds_alone(model) else None
     return (encoding.embedding.float().cpu() if model.scorer is None else packed_units(encoding)), alone
 
 

@@ -108,10 +108,7 @@ def _check_alike(
     differing = sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
     if differing:
         raise CrossAlignError(f"{told}: differ in model.{differing[0]}; {mend}")
-    words, others = first.text_tower.tokenizer, other.text_tower.tokenizer
-    if (words is None) != (others is None) or (
-        words is not None and others is not None and words.to_json() != others.to_json()
-    ):
+    if first.tokenizer_json() != other.tokenizer_json():
         raise CrossAlignError(f"{told}: have different vocabularies; {mend}")
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (first, other)]
     if shapes[0] != shapes[1]:
