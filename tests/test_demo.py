@@ -186,6 +186,7 @@ def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_the_command_of_another_recipe_prints_one_document(tmp_path: Path) -> None:
     arguments = [
         "demo",

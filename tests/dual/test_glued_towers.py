@@ -43,6 +43,7 @@ class StopError(Exception):
     """Where a run is interrupted."""
 
 
+@pytest.mark.long
 def test_real_weights_are_fine_tuned_and_what_is_frozen_stays(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_photos: Callable[..., Any]
 ) -> None:

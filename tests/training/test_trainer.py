@@ -73,7 +73,9 @@ def test_same_seed_same_weights_other_seed_other_weights(toy: Path, tmp_path: Pa
     assert not torch.equal(a["objective.lca.codebook"], c["objective.lca.codebook"])
 
 
-@pytest.mark.parametrize("stop_at", [1, 2, 5, 7, 8, 9, 11])
+@pytest.mark.parametrize(
+    "stop_at", [2, 8, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 5, 7, 9, 11))]
+)
 def test_resumed_equals_uninterrupted_bit_for_bit(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
 ) -> None:
@@ -112,7 +114,9 @@ LEVERS = (
 
 
 @pytest.mark.parametrize("lever", LEVERS)
-@pytest.mark.parametrize("steps", [1, 3, 4, 5, 8])
+@pytest.mark.parametrize(
+    "steps", [3, *(pytest.param(steps, marks=pytest.mark.long) for steps in (1, 4, 5, 8))]
+)
 def test_levers_of_lca_resume_bit_for_bit_and_change_the_run(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lever: str, steps: int
 ) -> None:
