@@ -146,7 +146,7 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
 
 def after_training(result: dict[str, Any]) -> Iterator[Row]:
     """R@sum of trained models by what was done with them afterwards."""
-    runs = len(result["runs"])
+    runs, other = (_variant(result[kind]) for kind in ("runs", "other"))
     for name, kinds in result["rsum"].items():
         figures = ", ".join(
             f"{kind} {value['mean']:.1f} ± {value['deviation']:.1f}" for kind, value in kinds.items()
@@ -154,13 +154,19 @@ def after_training(result: dict[str, Any]) -> Iterator[Row]:
         gain = result["difference_on_test"].get(name)
         more = "" if gain is None else f"; {gain['mean']:+.1f} on test"
         seen = ", all test queries together" if name in result["transductive"] else ""
-        yield f"After training, R@sum of {runs} runs, {name}{seen}", figures + more
+        told = name.replace("the other recipe", other)
+        yield f"R@sum of {runs} ({len(result['runs'])} runs), {told}{seen}", figures + more
     elsewhere = result["elsewhere"]
     if elsewhere is not None:
         where = f"{elsewhere['collection']}, {elsewhere['split']}, as trained on Flickr8k"
-        for told, value in (("", elsewhere["runs"]), (", the other recipe", elsewhere["other"])):
+        for told, value in ((runs, elsewhere["runs"]), (other, elsewhere["other"])):
             if value is not None:
-                yield f"R@sum on {where}{told}", f"{value['mean']:.1f} ± {value['deviation']:.1f}"
+                yield f"R@sum of {told} on {where}", f"{value['mean']:.1f} ± {value['deviation']:.1f}"
+
+
+def _variant(runs: list[str]) -> str:
+    """What runs of one recipe share in their names, in code."""
+    return f"`{runs[0].rpartition('-seed')[0] or runs[0]}`" if runs else ""
 
 
 def _duration(seconds: float) -> str:
