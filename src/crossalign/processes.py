@@ -26,6 +26,7 @@ __all__ = [
     "ALONE",
     "Processes",
     "each_by_itself",
+    "is_first_process",
     "joined_processes",
     "several_processes",
     "summed_over_processes",
@@ -219,6 +220,14 @@ def summed_over_processes(tensor: Tensor) -> Tensor:
         return tensor
     total: Tensor = _Sum.apply(tensor)
     return total
+
+
+def is_first_process() -> bool:
+    """Whether this process was started alone, or as the first of those that ``torchrun`` has started.
+
+    For messages before they have joined and after they have parted.
+    """
+    return int(os.environ.get("WORLD_SIZE", "1")) == 1 or int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager

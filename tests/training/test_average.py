@@ -176,6 +176,7 @@ def test_wrong_calls_are_told_in_one_line(
     out = ["--out", str(tmp_path / "mean")]
     for arguments, told in (
         ([run], "one model has no mean"),
+        ([str(tmp_path / "nothing"), "--last", "2"], "nothing: no such run folder"),
         ([run, "--last", "3"], "has kept the models of 2 epochs, asked for are 3"),
         ([run, "--last", "1"], "needs two epochs or more"),
         ([run, "--last", "2", "--best", "2"], "choose one"),

@@ -113,10 +113,11 @@ def launch(count: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
 
 
 def finished(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Their messages; all of them have to end well."""
-    messages = [process.communicate(timeout=120)[1] for process in processes]
+    """Their messages; all of them have to end well, and the first one alone tells what came out."""
+    outputs, messages = zip(*(process.communicate(timeout=120) for process in processes), strict=True)
     assert [process.returncode for process in processes] == [0] * len(processes), messages
-    return messages
+    assert [output.count("best validation R@sum") for output in outputs] == [1] + [0] * (len(processes) - 1)
+    return list(messages)
 
 
 def assert_same_step(
@@ -241,8 +242,11 @@ def test_a_run_goes_on_in_another_number_of_processes(toy: Path, tmp_path: Path)
     )
     assert two == pytest.approx(one, rel=2e-3)
     # A finished run is finished for every number of processes, and nobody waits for anybody.
+    told = []
     for message in finished(launch(3, train(toy, tmp_path / "two", *still, "--resume", "auto"))):
         assert "Traceback" not in message
+        told.append("was finished already" in message)
+    assert told == [True, False, False]
 
 
 def test_an_error_of_the_first_process_ends_all(toy: Path, tmp_path: Path) -> None:

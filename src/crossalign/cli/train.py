@@ -71,11 +71,14 @@ def command(
     import shlex
     from dataclasses import asdict
 
+    from crossalign.processes import is_first_process
     from crossalign.training.trainer import train
 
     folder = out or Path("runs") / settings.name
     done = (folder / "training.json").is_file()
     result = train(settings, folder, resume=resume.value)
+    if not is_first_process():
+        return
     if done:
         typer.echo(f"{folder}: was finished already, nothing was trained", err=True)
     if as_json:

@@ -161,10 +161,12 @@ def chosen_epochs(run: Path, count: int, which: Literal["last", "best"]) -> list
     """The last or the best epochs of which a run has kept models, the best by validation R@sum.
 
     Raises:
-        CrossAlignError: it has not kept so many.
+        CrossAlignError: it has not kept so many, or there is no such run.
     """
     if count < 2:
         raise CrossAlignError(f"--{which} {count}: a mean needs two epochs or more")
+    if not run.is_dir():
+        raise CrossAlignError(f"{run}: no such run folder")
     kept = kept_epochs(run)
     if len(kept) < count:
         raise CrossAlignError(
