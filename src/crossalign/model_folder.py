@@ -16,6 +16,7 @@ from crossalign.encoders.dual import DualEncoder, load_dual_encoder, save_dual_e
 from crossalign.encoders.dual.load import OPEN_CLIP, named_dual_encoder, published_dual_encoder
 from crossalign.encoders.dual.open_clip_library import CONFIGURATION
 from crossalign.encoders.hf import TextBackbone
+from crossalign.encoders.weights import require_finite
 from crossalign.encoders.words import WordTokenizer
 from crossalign.errors import CrossAlignError
 from crossalign.files import read_json, write_json
@@ -78,6 +79,7 @@ class StoredModel:
             raise CrossAlignError(
                 f"{weights}: missing {missing[:3]}, unknown {unknown[:3]}; save the model again"
             )
+        require_finite(model, str(weights))
 
     def _check_shapes(self, stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
         wrong = [name for name, value in stored.items() if name in own and own[name].shape != value.shape]

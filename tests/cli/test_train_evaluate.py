@@ -170,7 +170,15 @@ def test_no_recipe_is_a_wrong_call(call: Call) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["flickr9k"], "no recipe 'flickr9k'; there are flickr8k-camera"),
+        (["nonsense"], "no recipe 'nonsense'; there are flickr8k-camera"),
+        (
+            ["flickr8k-vsee"],
+            "no recipe 'flickr8k-vsee', did you mean flickr8k-vse? crossalign train --list names",
+        ),
+        (
+            ["RECIPE", "--set", "training.mini_batch_size=4096"],
+            "training.mini_batch_size is 4096, and a batch has",
+        ),
         (["none.yaml"], "none.yaml: no such recipe file"),
         (["RECIPE", "--set", "training.epoch=3"], "unknown key 'training.epoch'"),
         (["RECIPE", "--set", "training.epochs=many"], "training.epochs: input should be a valid integer"),
@@ -203,6 +211,21 @@ def test_bad_settings_end_with_one_line_and_leave_nothing(
     assert (code, printed) == (1, "")
     assert message in one_line(err)
     assert not out.exists()
+
+
+def test_ctrl_c_tells_how_to_go_on(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = trainer.save_checkpoint
+
+    def pressed(path: Path, state: dict[str, Any]) -> None:
+        real(path, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "save_checkpoint", pressed)
+    code, out, err = call("train", world.recipe, "--out", tmp_path / "run")
+    assert (code, out) == (130, "")
+    assert f"{tmp_path / 'run'}: stopped; --resume auto goes on from its last checkpoint" in err
 
 
 def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Call) -> None:

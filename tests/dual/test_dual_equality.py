@@ -275,6 +275,9 @@ def test_open_clip_weights_from_a_file_with_a_built_in_name(tmp_path: Path) -> N
     assert parts.settings.weights_sha256 is not None
     with pytest.raises(CrossAlignError, match="not the weights that were used before"):
         build_dual_encoder(DualEncoderSettings(name="tiny-clip", weights=str(file), weights_sha256="0" * 64))
+    torch.save(state | {"text_projection": state["text_projection"] * torch.nan}, file)
+    with pytest.raises(CrossAlignError, match=r"tiny\.pt: holds weights that are not finite"):
+        build_dual_encoder(DualEncoderSettings(name="tiny-clip", weights=str(file)))
     # OpenAI's own files tell themselves by keys that no other file has; they were trained with QuickGELU.
     told = {key: torch.tensor(1) for key in ("input_resolution", "context_length", "vocab_size")}
     torch.save(state | told, file)

@@ -144,6 +144,14 @@ def test_weights_that_lack_layers_are_refused(tiny: Path) -> None:
         build(tiny)
 
 
+def test_weights_that_are_no_numbers_are_refused(tiny: Path) -> None:
+    state = load_file(tiny / "model.safetensors")
+    state["encoder.layer.1.output.dense.bias"][3] = torch.nan
+    save_file(state, tiny / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CrossAlignError, match=r"not finite: encoder\.layer\.1\.output\.dense\.bias;"):
+        build(tiny)
+
+
 def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in (str(tmp_path / "none"), "package:no_such_package_at_all/model", "package:json/none"):

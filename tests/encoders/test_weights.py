@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import zipfile
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from crossalign.encoders.weights import read_weights
+from crossalign.encoders.weights import read_weights, require_finite
 from crossalign.errors import CrossAlignError
 
 WEIGHTS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor([1, 2])}
@@ -64,6 +66,18 @@ def test_other_things_than_tensors_are_not_unpickled(tmp_path: Path, zipped: boo
         CrossAlignError, match=r"holds other things than tensors, .* save the state dict alone"
     ):
         read_weights(path)
+
+
+def test_weights_that_are_no_numbers_are_named() -> None:
+    network = nn.BatchNorm1d(3)
+    network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    require_finite(network, "file")
+    for name, value in (("weight", torch.inf), ("bias", torch.nan), ("running_var", torch.nan)):
+        wrong = copy.deepcopy(network)
+        with torch.no_grad():
+            getattr(wrong, name)[1] = value
+        with pytest.raises(CrossAlignError, match=f"^file: holds weights that are not finite: {name};"):
+            require_finite(wrong, "file")
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -260,8 +260,22 @@ def test_an_error_of_the_first_process_ends_all(toy: Path, tmp_path: Path) -> No
         assert "Traceback" not in message
 
 
-def test_fewer_images_than_processes_are_refused(toy: Path, tmp_path: Path) -> None:
-    processes = launch(3, train(toy, tmp_path / "run", "--set", "training.batch_size=2"))
+@pytest.mark.parametrize(
+    ("count", "settings", "told"),
+    [
+        (3, ["training.batch_size=2"], "training.batch_size is 2 and 3 processes share a batch"),
+        (
+            2,
+            ["training.batch_size=2", "data.epoch=images", "data.captions_per_image=2"],
+            "a batch has fewer images than there are processes (2)",
+        ),
+    ],
+)
+def test_less_than_an_image_for_a_process_is_refused(
+    toy: Path, tmp_path: Path, count: int, settings: list[str], told: str
+) -> None:
+    changes = [part for setting in settings for part in ("--set", setting)]
+    processes = launch(count, train(toy, tmp_path / "run", *changes))
     messages = [process.communicate(timeout=120)[1] for process in processes]
     assert {process.returncode for process in processes} == {1}
-    assert any("fewer images than there are processes" in message for message in messages)
+    assert any(told in message for message in messages)

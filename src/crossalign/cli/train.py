@@ -72,11 +72,17 @@ def command(
     from dataclasses import asdict
 
     from crossalign.processes import is_first_process
+    from crossalign.training.checkpoint import CHECKPOINT
     from crossalign.training.trainer import train
 
     folder = out or Path("runs") / settings.name
     done = (folder / "training.json").is_file()
-    result = train(settings, folder, resume=resume.value)
+    try:
+        result = train(settings, folder, resume=resume.value)
+    except KeyboardInterrupt:
+        if is_first_process() and (folder / CHECKPOINT).is_file():
+            typer.echo(f"{folder}: stopped; --resume auto goes on from its last checkpoint", err=True)
+        raise
     if not is_first_process():
         return
     if done:

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossalign.encoders.weights import state_digest
+from crossalign.encoders.weights import require_finite, state_digest
 from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_text
 from crossalign.settings import Settings, parse_settings
@@ -101,6 +101,7 @@ class TextBackbone(nn.Module):
             raise CrossAlignError(
                 f"text encoder '{config.name}': has layers 0 to {layers}, not {config.layer}"
             )
+        require_finite(self.network, f"text encoder '{config.name}'")
         digest = state_digest(self.network.state_dict())
         if config.weights_sha256 not in (None, digest):
             raise CrossAlignError(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["load_strictly", "read_weights", "state_digest"]
+__all__ = ["load_strictly", "read_weights", "require_finite", "state_digest"]
 
 _WRAPPERS = ("state_dict", "model")
 # How files of torch.save begin: a zip file, before torch 1.6 a pickle of protocol 2.
@@ -87,7 +87,22 @@ def load_strictly(
             f"{source}: does not fit the model: {'; '.join(problems)}; check the model's name and arguments"
         )
     network.load_state_dict(kept, strict=False)
+    require_finite(network, source)
     return dropped
+
+
+def require_finite(network: nn.Module, source: str) -> None:
+    """Refuse weights that are no numbers: a training would find out at its first step, and blame the data.
+
+    Raises:
+        CrossAlignError: a parameter is not finite, or a buffer is NaN; a mask may well be infinite.
+    """
+    wrong = [name for name, value in network.named_parameters() if not value.isfinite().all()]
+    wrong += [name for name, value in network.named_buffers() if value.isnan().any()]
+    if wrong:
+        raise CrossAlignError(
+            f"{source}: holds weights that are not finite: {_listed(wrong)}; fetch or save it again"
+        )
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

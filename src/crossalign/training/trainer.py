@@ -132,6 +132,12 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     if checkpoint is None:
         refuse_idle_settings(recipe)
 
+    if recipe.training.batch_size < processes.count:
+        raise CrossAlignError(
+            f"training.batch_size is {recipe.training.batch_size} and {processes.count} processes share a batch; start "
+            "fewer, or raise it"
+        )
+
     # ---- data, model, objective
     data = recipe.data
     sources = Sources.open(data.collection, data.image_features, data.text_features)

@@ -15,7 +15,7 @@ from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer
 from crossalign.encoders.hf import checkpoint_blocks, import_transformers, network_settings
 from crossalign.encoders.inputs import InputSettings
-from crossalign.encoders.weights import state_digest
+from crossalign.encoders.weights import require_finite, state_digest
 from crossalign.errors import CrossAlignError
 from crossalign.settings import parse_settings
 
@@ -74,6 +74,7 @@ def from_transformers(
     parts = _parts(library, settings, model, settings.name, matcher)
     if not load_weights or settings.weights is None:
         return parts
+    require_finite(model, f"model.dual_encoder: {settings.name}")
     digest = state_digest(model.state_dict())
     if settings.weights_sha256 not in (None, digest):
         raise CrossAlignError(

@@ -19,7 +19,7 @@ from crossalign.encoders.dual.settings import PRETRAINED, DualEncoderSettings
 from crossalign.encoders.dual.tokenizers import HuggingFaceTokenizer, SimpleTokenizer
 from crossalign.encoders.inputs import InputSettings
 from crossalign.encoders.undrawn import Undrawn
-from crossalign.encoders.weights import read_weights, state_digest
+from crossalign.encoders.weights import read_weights, require_finite, state_digest
 from crossalign.errors import CrossAlignError, missing_extra
 from crossalign.files import read_json, write_json
 from crossalign.settings import parse_settings
@@ -289,6 +289,7 @@ def _load(library: Any, model: nn.Module, file: str, settings: DualEncoderSettin
             f"model.dual_encoder.weights: {file} does not fit {settings.name}: {'; '.join(wrong)}; check the name"
         )
     model.load_state_dict({key: value.float() for key, value in state.items() if key in own}, strict=False)
+    require_finite(model, f"model.dual_encoder.weights: {file}")
     digest = state_digest(model.state_dict())
     if settings.weights_sha256 not in (None, digest):
         raise CrossAlignError(
