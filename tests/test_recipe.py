@@ -148,7 +148,7 @@ def test_a_damaged_recipe_gives_one_line(tmp_path: Path, text: str, message: str
 
 
 def test_an_unknown_name_lists_the_recipes() -> None:
-    with pytest.raises(CrossAlignError, match="there are flickr8k-.*scenes-vse"):
+    with pytest.raises(CrossAlignError, match=r"there are flickr8k-.*scenes-vse"):
         load_recipe("nonsense")
 
 
