@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,43 @@ def test_a_random_codebook_is_never_trained() -> None:
         assert not found.lca.codebook.requires_grad
     image, text = encoding(4, REGIONS, 2), encoding(5, WORDS, 3)
     assert torch.equal(term(found, image, text, ROWS), expected(found, image, text, ROWS))
+
+
+def centred(side: Encoding) -> Encoding:
+    """A plain loop: what an item's real units lack of the mean of all, and nonsense in the place of padding."""
+    real = [unit for item, mask in zip(side.locals, side.mask, strict=True) for unit in item[mask]]
+    mean = sum(unit.detach() for unit in real) / len(real)
+    units = torch.full_like(side.locals, 7.0)
+    for item, mask in enumerate(side.mask):
+        for place in mask.nonzero():
+            rest = side.locals[item, place] - mean
+            units[item, place] = rest / rest.norm()
+    return replace(side, locals=units)
+
+
+def test_centred_units_are_what_is_left_without_their_mean() -> None:
+    image, text = encoding(4, REGIONS, 2), encoding(5, WORDS, 3)
+    found = objective(centred=True, queue=9)
+    result = term(found, image, text, ROWS)
+    torch.testing.assert_close(
+        result, expected(found, centred(image), centred(text), ROWS), atol=1e-6, rtol=1e-5
+    )
+    assert not torch.isclose(result, expected(found, image, text, ROWS))
+    (gradient,) = torch.autograd.grad(result, text.locals)
+    assert gradient[text.mask].abs().sum() > 0
+    assert not gradient[~text.mask].any()
+    # Padding takes no part in the mean.
+    with torch.no_grad():
+        image.locals[~image.mask] = 3.0
+        text.locals[~text.mask] = torch.nan
+    assert torch.equal(term(found, image, text, ROWS), result)
+    # Those that are remembered are those that were compared.
+    found.end_step(image)
+    assert found.lca is not None
+    past = found.lca.past
+    assert past is not None
+    own = centred(image).locals[image.mask]
+    torch.testing.assert_close((past @ own.T).max(dim=1).values, torch.ones(len(past)))
 
 
 def known(width: int = WORDS) -> Tensor:

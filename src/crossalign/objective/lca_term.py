@@ -11,6 +11,7 @@ from torch import Tensor
 from crossalign.alignment.pairing import other_images
 from crossalign.data.batch import WordNotes
 from crossalign.encoding import Encoding
+from crossalign.masking import RealUnits
 from crossalign.normalization import unit_norm
 from crossalign.objective.settings import LCASettings
 
@@ -31,7 +32,12 @@ class AlignedUnits:
 
 def compared_units(settings: LCASettings, encoding: Encoding) -> Tensor:
     """The unit-norm units ``(B, N, D)`` of one side that are compared."""
-    return unit_norm(encoding.context) if settings.units == "context" else encoding.locals
+    units = unit_norm(encoding.context) if settings.units == "context" else encoding.locals
+    if not settings.centred:
+        return units
+    # A constant for the step: what all share is no unit's doing.
+    real = RealUnits.of(units, encoding.mask)
+    return unit_norm(units - real.pack(units.detach()).mean(dim=0))
 
 
 def compared_words(text: Encoding, notes: WordNotes | None) -> Tensor:

@@ -83,6 +83,11 @@ class LCASettings(Settings):
         default="locals",
         description="what is aligned: units before context, as in the paper, or those the embedding is made of",
     )
+    centred: bool = Field(
+        default=False,
+        description="take from the regions their mean over the batch, and from the words theirs, before they are "
+        "compared: where an encoder's units lie in a narrow cone, what they share says nothing about them",
+    )
     words: Words = Field(
         default=("all",),
         min_length=1,
