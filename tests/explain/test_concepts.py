@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from hand_made import encoded, grid
 
 from crossalign.errors import CrossAlignError
 from crossalign.explain.concepts import Codebook, ConceptCounter, NoCodebookError, load_codebook
+from crossalign.recipe import load_recipe
 from crossalign.training.checkpoint import save_checkpoint
 
 CODEBOOK = Codebook(torch.eye(6)[:5], epoch=3, model_epoch=2)
@@ -64,6 +66,22 @@ def test_use_of_the_concepts_by_hand() -> None:
     assert second.regions[1].similarity == pytest.approx(0.9)
 
 
+def test_units_that_all_point_one_way_differ_once_they_are_centred() -> None:
+    concepts = torch.eye(6)[[0, 1, 2, 3, 5]]
+    units = F.normalize(3 * torch.eye(6)[5] + torch.eye(6)[:4], dim=1)
+    found = {}
+    for centred in (False, True):
+        counted = ConceptCounter(Codebook(concepts, 1, 1, centred=centred))
+        counted.add(encoded("dog cat", [(0, 3), (4, 7)], units[:2], units))
+        found[centred] = counted.result(5)
+    assert (found[False].used_by_regions, found[False].used_by_words) == (1, 1)
+    assert found[True].region_perplexity == pytest.approx(4)
+    assert [concept.words for concept in found[True].shown] == [(("dog", 1),), (("cat", 1),), (), ()]
+    assert found[True].agreement == 100
+    # A region's residual: three quarters along its own axis, a quarter back along each other.
+    assert found[True].shown[0].regions[0].similarity == pytest.approx(0.75**0.5)
+
+
 def test_only_so_much_is_shown_as_is_asked_for() -> None:
     use = counter().result(1, regions=1, words=0)
     assert [concept.index for concept in use.shown] == [0]
@@ -89,6 +107,9 @@ def test_the_codebook_of_a_run_has_unit_norm_and_its_epoch(tmp_path: Path) -> No
     codebook = load_codebook(run)
     assert torch.equal(codebook.vectors, torch.eye(4)[:2])
     assert (codebook.epoch, codebook.model_epoch) == (5, 4)
+    assert (codebook.units, codebook.centred) == ("locals", False)
+    (run / "recipe.yaml").write_text(load_recipe("scenes-vse-selfalign").to_yaml())
+    assert load_codebook(run).centred
 
 
 def test_no_codebook_is_no_mistake(tmp_path: Path) -> None:

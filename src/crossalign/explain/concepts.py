@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from crossalign.evaluation.encoded_pairs import EncodedPair, Units
 from crossalign.evaluation.region_match import Box, pointing_regions, span_vectors
 from crossalign.evaluation.run_sources import run_recipe
 from crossalign.explain.words import caption_words
+from crossalign.normalization import unit_norm
 from crossalign.training.checkpoint import load_checkpoint
 
 __all__ = [
@@ -44,12 +47,14 @@ class Codebook:
         epoch: epochs after which they were saved; those of the run's last checkpoint.
         model_epoch: epochs after which the run's model was saved; the best ones on validation.
         units: what they were trained on.
+        centred: whether on what those lack of their mean.
     """
 
     vectors: Tensor
     epoch: int
     model_epoch: int
     units: Units = "locals"
+    centred: bool = False
 
 
 def load_codebook(run: str | Path) -> Codebook:
@@ -75,8 +80,8 @@ def load_codebook(run: str | Path) -> Codebook:
         raise CrossAlignError(f"{path}: its codebook is damaged; train it again")
     recipe = run_recipe(run)
     lca = None if recipe is None else recipe.objective.lca
-    units: Units = "locals" if lca is None else lca.units
-    return Codebook(F.normalize(vectors.float(), dim=1), epoch, model_epoch, units)
+    codebook = Codebook(F.normalize(vectors.float(), dim=1), epoch, model_epoch)
+    return codebook if lca is None else replace(codebook, units=lca.units, centred=lca.centred)
 
 
 @dataclass(frozen=True)
@@ -150,14 +155,10 @@ class ConceptCounter:
     """
 
     def __init__(self, codebook: Codebook) -> None:
-        self._vectors = codebook.vectors
-        self._units: Units = codebook.units
-        self._of_image: dict[str, npt.NDArray[np.int64]] = {}
-        self._regions: list[tuple[int, TypicalRegion]] = []
-        # Of every image, the best region for each concept: its cosine, and its place among all regions.
-        self._best: list[tuple[Tensor, Tensor]] = []
-        self._words: list[tuple[int, str]] = []
-        self._agreements = 0
+        self._codebook = codebook
+        self._images: dict[str, _Regions] = {}
+        self._captions: list[_Words] = []
+        self._region_mean, self._word_mean = _Mean(), _Mean()
 
     def add(self, pair: EncodedPair) -> None:
         """Count a caption, and its image if it is new.
@@ -165,33 +166,25 @@ class ConceptCounter:
         Raises:
             CrossAlignError: the codebook is of another width than the regions.
         """
+        units, width = self._codebook.units, self._codebook.vectors.shape[1]
         kept = pointing_regions(pair.boxes)
-        regions = pair.regions[self._units][kept]
-        if regions.shape[1] != self._vectors.shape[1]:
+        regions = pair.regions[units][kept]
+        if regions.shape[1] != width:
             raise CrossAlignError(
-                f"the codebook is {self._vectors.shape[1]} wide and the regions {regions.shape[1]}: "
-                "it belongs to another model"
+                f"the codebook is {width} wide and the regions {regions.shape[1]}: it belongs to another model"
             )
-        if pair.image_id not in self._of_image:
-            cosines = regions @ self._vectors.T
-            nearest = cosines.max(dim=1)
-            if len(regions):
-                best = cosines.max(dim=0)
-                self._best.append((best.values, best.indices + len(self._regions)))
-            self._of_image[pair.image_id] = nearest.indices.numpy()
-            for concept, value, (a, b, c, d) in zip(
-                nearest.indices.tolist(), nearest.values.tolist(), pair.boxes[kept].tolist(), strict=True
-            ):
-                self._regions.append((concept, TypicalRegion(pair.image_id, (a, b, c, d), value)))
+        if pair.image_id not in self._images:
+            boxes = [(a, b, c, d) for a, b, c, d in pair.boxes[kept].tolist()]
+            self._images[pair.image_id] = _Regions(regions, boxes)
+            self._region_mean.add(pair.regions[units])
+        self._word_mean.add(pair.words[units])
         said = [word for word in caption_words(pair.text) if word.names]
-        vectors, covered = span_vectors(pair.words[self._units], pair.offsets, said)
+        vectors, covered = span_vectors(pair.words[units], pair.offsets, said)
         if not len(regions) or not covered.any():
             return
-        concepts = (vectors[covered] @ self._vectors.T).argmax(dim=1).numpy()
-        chosen = (vectors[covered] @ regions.T).argmax(dim=1).numpy()
-        self._agreements += int((concepts == self._of_image[pair.image_id][chosen]).sum())
         texts = [word.text.lower() for word, kept in zip(said, covered.tolist(), strict=True) if kept]
-        self._words += zip(concepts.tolist(), texts, strict=True)
+        chosen = (vectors[covered] @ regions.T).argmax(dim=1)
+        self._captions.append(_Words(pair.image_id, vectors[covered], chosen, texts))
 
     def result(self, show: int, *, regions: int = 12, words: int = 8) -> ConceptUse:
         """What was counted, with the ``show`` most used concepts and so many regions and words of each.
@@ -199,52 +192,107 @@ class ConceptCounter:
         Raises:
             CrossAlignError: there was no region or no word.
         """
-        if not self._regions or not self._words:
+        if not any(len(image.boxes) for image in self._images.values()) or not self._captions:
             raise CrossAlignError("concepts: no region or no word to give to them; choose another split")
-        count = len(self._vectors)
+        of_image = {
+            image_id: self._cosines(image.vectors, self._region_mean)
+            for image_id, image in self._images.items()
+        }
+        nearest = {image_id: cosines.argmax(dim=1) for image_id, cosines in of_image.items()}
+        said: list[tuple[int, str]] = []
+        agreements = 0
+        for caption in self._captions:
+            concepts = self._cosines(caption.vectors, self._word_mean).argmax(dim=1)
+            agreements += int((concepts == nearest[caption.image_id][caption.chosen]).sum())
+            said += zip(concepts.tolist(), caption.texts, strict=True)
+        count = len(self._codebook.vectors)
+        owners = torch.cat(list(nearest.values())).tolist()
         region_share, word_share = (
-            np.bincount([concept for concept, _ in items], minlength=count) / len(items)
-            for items in (self._regions, self._words)
+            np.bincount(items, minlength=count) / len(items)
+            for items in (owners, [concept for concept, _ in said])
         )
         order = np.argsort(-(region_share + word_share), kind="stable")
         used = order[(region_share + word_share)[order] > 0][:show].tolist()
         return ConceptUse(
             concepts=count,
-            images=len(self._of_image),
-            regions=len(self._regions),
-            words=len(self._words),
+            images=len(self._images),
+            regions=len(owners),
+            words=len(said),
             used_by_regions=int((region_share > 0).sum()),
             used_by_words=int((word_share > 0).sum()),
             region_perplexity=_perplexity(region_share),
             word_perplexity=_perplexity(word_share),
-            agreement=100 * self._agreements / len(self._words),
+            agreement=100 * agreements / len(said),
             chance=100 * float(region_share @ word_share),
             shown=tuple(
                 Concept(
                     index=concept,
                     region_share=100 * float(region_share[concept]),
                     word_share=100 * float(word_share[concept]),
-                    regions=self._typical(concept, regions),
-                    words=tuple(Counter(w for k, w in self._words if k == concept).most_common(words)),
+                    regions=self._typical(concept, of_image, nearest, regions),
+                    words=tuple(Counter(w for k, w in said if k == concept).most_common(words)),
                     owns_regions=bool(region_share[concept] > 0),
                 )
                 for concept in used
             ),
         )
 
-    def _typical(self, concept: int, count: int) -> tuple[TypicalRegion, ...]:
+    def _cosines(self, vectors: Tensor, mean: _Mean) -> Tensor:
+        """Of units ``(n, D)`` with the concepts, ``(n, K)``."""
+        if self._codebook.centred:
+            vectors = unit_norm(vectors - mean.value())
+        return vectors @ self._codebook.vectors.T
+
+    def _typical(
+        self, concept: int, of_image: Mapping[str, Tensor], nearest: Mapping[str, Tensor], count: int
+    ) -> tuple[TypicalRegion, ...]:
         """The most similar regions of a concept, one an image: neighbouring cells show nearly the same."""
-        mine = [region for nearest, region in self._regions if nearest == concept]
-        if not mine:
-            found = [(float(cosines[concept]), int(places[concept])) for cosines, places in self._best]
-            mine = [
-                replace(self._regions[place][1], similarity=cosine)
-                for cosine, place in sorted(found)[-count:]
-            ]
-        best: dict[str, TypicalRegion] = {}
-        for region in sorted(mine, key=lambda region: -region.similarity):
-            best.setdefault(region.image_id, region)
-        return tuple(best.values())[:count]
+        best: dict[bool, list[TypicalRegion]] = {True: [], False: []}
+        for image_id, cosines in of_image.items():
+            own = nearest[image_id] == concept
+            for owned, among in ((True, own), (False, torch.ones_like(own))):
+                if among.any():
+                    place = int(cosines[:, concept].masked_fill(~among, -torch.inf).argmax())
+                    box = self._images[image_id].boxes[place]
+                    best[owned].append(TypicalRegion(image_id, box, float(cosines[place, concept])))
+        # Where no region is nearest to the concept, those that come closest.
+        found = best[True] or best[False]
+        return tuple(sorted(found, key=lambda region: -region.similarity)[:count])
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Those of an image that a word can choose: unit vectors ``(R, D)`` and their boxes."""
+
+    vectors: Tensor
+    boxes: list[Box]
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The n words of a caption that name something: unit vectors ``(n, D)`` and the region each chose."""
+
+    image_id: str
+    vectors: Tensor
+    chosen: Tensor
+    texts: list[str]
+
+
+class _Mean:
+    """Of all units of one modality, as Local Concept Alignment takes it over a batch."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._count = 0
+
+    def add(self, units: Tensor) -> None:
+        total = units.double().sum(dim=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += len(units)
+
+    def value(self) -> Tensor:
+        assert self._sum is not None
+        return (self._sum / self._count).float()
 
 
 def _perplexity(shares: npt.NDArray[np.float64]) -> float:
