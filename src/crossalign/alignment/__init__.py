@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crossalign.alignment.centring import centred_units
 from crossalign.alignment.clustering import sinkhorn
 from crossalign.alignment.context_head import Context, ContextHead
 from crossalign.alignment.cra import ContextualRelationAlignment, global_to_local_nce
@@ -20,6 +21,7 @@ __all__ = [
     "CrossModalSoftLabels",
     "LocalConceptAlignment",
     "UniModalSoftLabels",
+    "centred_units",
     "cosine_scores",
     "global_to_local_nce",
     "lca_loss",

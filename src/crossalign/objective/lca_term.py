@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crossalign.alignment.centring import centred_units
 from crossalign.alignment.pairing import other_images
 from crossalign.data.batch import WordNotes
 from crossalign.encoding import Encoding
-from crossalign.masking import RealUnits
 from crossalign.normalization import unit_norm
 from crossalign.objective.settings import LCASettings
 
@@ -33,11 +33,7 @@ class AlignedUnits:
 def compared_units(settings: LCASettings, encoding: Encoding) -> Tensor:
     """The unit-norm units ``(B, N, D)`` of one side that are compared."""
     units = unit_norm(encoding.context) if settings.units == "context" else encoding.locals
-    if not settings.centred:
-        return units
-    # A constant for the step: what all share is no unit's doing.
-    real = RealUnits.of(units, encoding.mask)
-    return unit_norm(units - real.pack(units.detach()).mean(dim=0))
+    return centred_units(units, encoding.mask) if settings.centred else units
 
 
 def compared_words(text: Encoding, notes: WordNotes | None) -> Tensor:
