@@ -261,6 +261,17 @@ def test_a_damaged_model_folder_gives_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = build()
+    with torch.no_grad():
+        next(model.text_tower.parameters()).view(-1)[1] = torch.nan
+    model.save_pretrained(tmp_path / "m")
+    with pytest.raises(
+        CrossAlignError, match=r"model\.safetensors: holds weights that are not finite: text_tower"
+    ):
+        RetrievalModel.from_pretrained(tmp_path / "m")
+
+
 def test_weights_of_another_shape_are_refused(tmp_path: Path) -> None:
     build().save_pretrained(tmp_path / "m")
     path = tmp_path / "m" / "config.json"

@@ -151,7 +151,9 @@ def encode_each_text(
     batch_size: int,
     progress: bool,
 ) -> tuple[list[T], Tensor]:
-    """The half of :func:`encode_each` that is about captions."""
+    """The half of :func:`encode_each` that is about captions: what is kept of each batch, and as there the position
+    in the split of each caption in the order of these parts.
+    """
     # Captions of like length together: little is spent on padding.
     order = np.argsort([len(text) for text in texts.texts], kind="stable")
     with evaluation_mode(model):

@@ -267,16 +267,6 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
-    def _a_part_is_no_larger_than_the_whole(self) -> Recipe:
-        whole, part = self.training.batch_size, self.training.mini_batch_size
-        if part is not None and part > whole:
-            raise ValueError(
-                f"training.mini_batch_size is {part}, and a batch has {whole} pairs (training.batch_size); lower it, "
-                "or leave it out"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _a_warm_start_comes_before_the_end(self) -> Recipe:
         lca = self.objective.lca
         if lca is not None and lca.warm_start and lca.frozen_codebook_epochs >= self.training.epochs:
@@ -384,7 +374,8 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
         if str(source) not in available_recipes():
             if close := get_close_matches(str(source), available_recipes(), 1):
                 raise CrossAlignError(
-                    f"no recipe '{source}', did you mean {close[0]}? crossalign train --list names all"
+                    f"no recipe '{source}', did you mean {close[0]}? crossalign train --list names all, and a "
+                    "file of your own ends in .yaml"
                 )
             raise CrossAlignError(
                 f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml"

@@ -32,11 +32,26 @@ def test_a_cone_is_opened() -> None:
     assert likeness(centred_units(units, mask)).abs() < 0.05
 
 
-def test_no_real_unit_and_one_alone_leave_no_nan() -> None:
-    units = torch.randn(2, 3, 4)
-    none = torch.zeros(2, 3, dtype=torch.bool)
-    one = none.clone()
-    one[1, 2] = True
-    assert not centred_units(units, one).isnan().any()
-    assert not centred_units(units, one)[1, 2].any()
-    assert centred_units(units, none).shape == (2, 3, 4)
+def test_padding_has_no_influence_and_no_gradient() -> None:
+    units = torch.randn(3, 4, 5)
+    mask = torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
+    spoilt = units.masked_fill(~mask.unsqueeze(-1), torch.nan).requires_grad_()
+    result = centred_units(spoilt, mask)
+    assert torch.equal(result, centred_units(units, mask))
+    assert not result[~mask].any()
+    result[:, :, 0].sum().backward()
+    assert spoilt.grad is not None
+    assert spoilt.grad.isfinite().all()
+    assert not spoilt.grad[~mask].any()
+    assert torch.equal(centred_units(units), centred_units(units, torch.ones(3, 4, dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("real", [0, 1, 4])
+def test_units_that_are_the_mean_stay_zero_and_move_nothing_wildly(real: int) -> None:
+    """None, one alone, or several that have become one point."""
+    units = torch.ones(1, 5, 3, requires_grad=True)
+    result = centred_units(units, torch.arange(5)[None] < real)
+    assert not result.any()
+    result.sum().backward()
+    assert units.grad is not None
+    assert units.grad.abs().max() <= 1e5

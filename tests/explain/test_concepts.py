@@ -82,6 +82,16 @@ def test_units_that_all_point_one_way_differ_once_they_are_centred() -> None:
     assert found[True].shown[0].regions[0].similarity == pytest.approx(0.75**0.5)
 
 
+def test_with_centred_units_a_word_chooses_as_in_training() -> None:
+    """Both words are most like the region that is nearest to the mean; less the means, each has one of its own."""
+    regions = torch.tensor([[0.28, 0.96], [0.8, 0.6]])
+    words = F.normalize(torch.tensor([[0.2, 0.98], [-0.2, 0.98]]), dim=1)
+    counted = ConceptCounter(Codebook(torch.tensor([[1.0, 0], [-1.0, 0]]), 1, 1, centred=True))
+    counted.add(encoded("dog cat", [(0, 3), (4, 7)], words, regions, grid(2)[:2]))
+    assert (words @ regions.T).argmax(dim=1).tolist() == [0, 0]
+    assert counted.result(2).agreement == 100
+
+
 def test_only_so_much_is_shown_as_is_asked_for() -> None:
     use = counter().result(1, regions=1, words=0)
     assert [concept.index for concept in use.shown] == [0]

@@ -134,8 +134,10 @@ def command(
     if as_json:
         typer.echo(json.dumps(summary))
     else:
-        console = Console(width=None if Console().is_terminal else 200)
-        table = study_table(summary)
+        console, table = Console(), study_table(summary)
+        if not console.is_terminal:
+            # A file has no width to keep to, but its reader has.
+            console.width = 200
         unwrapped = console.measure(table, options=console.options.update(width=10_000)).maximum
         fits = unwrapped <= console.width
         console.print(table if fits else study_table(summary, brief=True))

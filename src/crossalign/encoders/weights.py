@@ -95,10 +95,10 @@ def require_finite(network: nn.Module, source: str) -> None:
     """Refuse weights that are no numbers: a training would find out at its first step, and blame the data.
 
     Raises:
-        CrossAlignError: a parameter is not finite, or a buffer is NaN; a mask may well be infinite.
+        CrossAlignError: a value is NaN or infinite, but for the minus infinity of a buffer, which may be a mask.
     """
     wrong = [name for name, value in network.named_parameters() if not value.isfinite().all()]
-    wrong += [name for name, value in network.named_buffers() if value.isnan().any()]
+    wrong += [name for name, value in network.named_buffers() if (value.isnan() | value.isposinf()).any()]
     if wrong:
         raise CrossAlignError(
             f"{source}: holds weights that are not finite: {_listed(wrong)}; fetch or save it again"

@@ -150,6 +150,8 @@ class ConceptCounter:
     In training the regions of a batch are spread over the concepts alike (Sinkhorn-Knopp); here each one counts
     where it really is nearest, so a codebook that most regions pass by shows.
 
+    Vectors are kept until the end, as centring needs the mean of all: 4 bytes times width for each region and word.
+
     Args:
         codebook: in the space of the pairs' units that it names.
     """
@@ -183,8 +185,7 @@ class ConceptCounter:
         if not len(regions) or not covered.any():
             return
         texts = [word.text.lower() for word, kept in zip(said, covered.tolist(), strict=True) if kept]
-        chosen = (vectors[covered] @ regions.T).argmax(dim=1)
-        self._captions.append(_Words(pair.image_id, vectors[covered], chosen, texts))
+        self._captions.append(_Words(pair.image_id, vectors[covered], texts))
 
     def result(self, show: int, *, regions: int = 12, words: int = 8) -> ConceptUse:
         """What was counted, with the ``show`` most used concepts and so many regions and words of each.
@@ -194,16 +195,20 @@ class ConceptCounter:
         """
         if not any(len(image.boxes) for image in self._images.values()) or not self._captions:
             raise CrossAlignError("concepts: no region or no word to give to them; choose another split")
-        of_image = {
-            image_id: self._cosines(image.vectors, self._region_mean)
+        concepts_of = self._codebook.vectors.T
+        regions_of = {
+            image_id: self._compared(image.vectors, self._region_mean)
             for image_id, image in self._images.items()
         }
+        of_image = {image_id: vectors @ concepts_of for image_id, vectors in regions_of.items()}
         nearest = {image_id: cosines.argmax(dim=1) for image_id, cosines in of_image.items()}
         said: list[tuple[int, str]] = []
         agreements = 0
         for caption in self._captions:
-            concepts = self._cosines(caption.vectors, self._word_mean).argmax(dim=1)
-            agreements += int((concepts == nearest[caption.image_id][caption.chosen]).sum())
+            vectors = self._compared(caption.vectors, self._word_mean)
+            concepts = (vectors @ concepts_of).argmax(dim=1)
+            chosen = (vectors @ regions_of[caption.image_id].T).argmax(dim=1)
+            agreements += int((concepts == nearest[caption.image_id][chosen]).sum())
             said += zip(concepts.tolist(), caption.texts, strict=True)
         count = len(self._codebook.vectors)
         owners = torch.cat(list(nearest.values())).tolist()
@@ -237,11 +242,9 @@ class ConceptCounter:
             ),
         )
 
-    def _cosines(self, vectors: Tensor, mean: _Mean) -> Tensor:
-        """Of units ``(n, D)`` with the concepts, ``(n, K)``."""
-        if self._codebook.centred:
-            vectors = unit_norm(vectors - mean.value())
-        return vectors @ self._codebook.vectors.T
+    def _compared(self, vectors: Tensor, mean: _Mean) -> Tensor:
+        """Units ``(n, D)`` as Local Concept Alignment compares them with each other and with concepts."""
+        return unit_norm(vectors - mean.value()) if self._codebook.centred else vectors
 
     def _typical(
         self, concept: int, of_image: Mapping[str, Tensor], nearest: Mapping[str, Tensor], count: int
@@ -270,16 +273,15 @@ class _Regions:
 
 @dataclass(frozen=True)
 class _Words:
-    """The n words of a caption that name something: unit vectors ``(n, D)`` and the region each chose."""
+    """The n words of a caption that name something: unit vectors ``(n, D)``."""
 
     image_id: str
     vectors: Tensor
-    chosen: Tensor
     texts: list[str]
 
 
 class _Mean:
-    """Of all units of one modality, as Local Concept Alignment takes it over a batch."""
+    """Of all units of one modality that were looked at; training takes that of each batch."""
 
     def __init__(self) -> None:
         self._sum: Tensor | None = None
