@@ -112,12 +112,18 @@ def launch(count: int, arguments: list[str]) -> list[subprocess.Popen[str]]:
     ]
 
 
-def finished(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Their messages; all of them have to end well, and the first one alone tells what came out."""
+def finished(processes: list[subprocess.Popen[str]]) -> tuple[list[str], list[str]]:
+    """What they printed and their messages; all of them have to end well."""
     outputs, messages = zip(*(process.communicate(timeout=120) for process in processes), strict=True)
     assert [process.returncode for process in processes] == [0] * len(processes), messages
+    return list(outputs), list(messages)
+
+
+def trained(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """The messages of a training, of which the first process alone tells what came out."""
+    outputs, messages = finished(processes)
     assert [output.count("best validation R@sum") for output in outputs] == [1] + [0] * (len(processes) - 1)
-    return list(messages)
+    return messages
 
 
 def assert_same_step(
@@ -204,7 +210,7 @@ def train(toy: Path, run: Path, *more: str) -> list[str]:
 def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: Path, tmp_path: Path) -> None:
     # In parts, with batch normalisation in the context head.
     parts = ("--set", "training.mini_batch_size=5")
-    finished(launch(2, train(toy, tmp_path / "whole", *parts)))
+    trained(launch(2, train(toy, tmp_path / "whole", *parts)))
     events = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     steps = [event["step"] for event in events if event["kind"] == "train"]
     assert steps == list(range(1, len(steps) + 1))
@@ -222,7 +228,7 @@ def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: P
     assert "another process of this training has ended" in message
     assert "--resume auto" in message
     assert "Traceback" not in message
-    finished(launch(2, train(toy, tmp_path / "cut", *parts, "--resume", "auto")))
+    trained(launch(2, train(toy, tmp_path / "cut", *parts, "--resume", "auto")))
     same = [(tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("whole", "cut")]
     assert same[0] == same[1]
 
@@ -230,8 +236,8 @@ def test_training_in_two_processes_writes_one_run_and_resumes_bit_for_bit(toy: P
 @pytest.mark.long
 def test_a_run_goes_on_in_another_number_of_processes(toy: Path, tmp_path: Path) -> None:
     still = [argument for override in STILL for argument in ("--set", override)]
-    finished(launch(1, train(toy, tmp_path / "one", *still)))
-    finished(launch(2, train(toy, tmp_path / "two", *still)))
+    trained(launch(1, train(toy, tmp_path / "one", *still)))
+    trained(launch(2, train(toy, tmp_path / "two", *still)))
     one, two = (
         [
             event["loss"]
@@ -243,7 +249,7 @@ def test_a_run_goes_on_in_another_number_of_processes(toy: Path, tmp_path: Path)
     assert two == pytest.approx(one, rel=2e-3)
     # A finished run is finished for every number of processes, and nobody waits for anybody.
     told = []
-    for message in finished(launch(3, train(toy, tmp_path / "two", *still, "--resume", "auto"))):
+    for message in trained(launch(3, train(toy, tmp_path / "two", *still, "--resume", "auto"))):
         assert "Traceback" not in message
         told.append("was finished already" in message)
     assert told == [True, False, False]
