@@ -14,7 +14,7 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m "not long"
 
 test-long: $(READY)
-	$(BIN)/python -m pytest -m long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CPUS) -m long
 
 lint: $(READY)
 	$(BIN)/ruff format --check src tests benchmarks docs
