@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from crossalign.data.batch import TextInputs
 from crossalign.data.collection import Collection, Split
 from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource
@@ -140,22 +142,27 @@ def encode_each(
             kept(model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)))
             for start in track(range(0, count, batch_size), "encode images", enabled=progress)
         ]
-    return seen, *encode_each_text(model, texts, kept, batch_size, progress)
+    lengths = [len(text) for text in texts.texts]
+    return seen, *encode_each_text(model, texts, lengths, kept, batch_size, progress)
 
 
 @torch.inference_mode()
 def encode_each_text(
     model: RetrievalModel,
-    texts: TextSource,
+    texts: Callable[[npt.NDArray[np.int64]], TextInputs],
+    lengths: Sequence[int] | npt.NDArray[np.int64],
     kept: Callable[[Encoding], T],
     batch_size: int,
     progress: bool,
 ) -> tuple[list[T], Tensor]:
-    """The half of :func:`encode_each` that is about captions: what is kept of each batch, and as there the position
-    in the split of each caption in the order of these parts.
+    """The half of :func:`encode_each` that is about captions: what is kept of each batch, and as there the position of
+    each text in the order of these parts.
+
+    Args:
+        texts: inputs of the texts at some positions.
+        lengths: of all texts; those of like length go together, so that little is spent on padding.
     """
-    # Captions of like length together: little is spent on padding.
-    order = np.argsort([len(text) for text in texts.texts], kind="stable")
+    order = np.argsort(lengths, kind="stable")
     with evaluation_mode(model):
         told = [
             kept(model.text_tower(texts(order[start : start + batch_size]).to(model.device)))

@@ -169,6 +169,13 @@ def test_refusals_are_one_line(call: Call, arguments: list[str], message: str) -
     assert err.count("\n") == 1
 
 
+def test_no_photo_at_all_is_no_search(call: Call) -> None:
+    code, out, err = call("search", "photos.index", "red", "--rerank", "slow", "-k", "0")
+    assert (code, out) == (2, "")
+    assert "'--top'" in err
+    assert "greater than or equal to 1" in err
+
+
 @pytest.mark.parametrize("place", ["new", "photos.index"])
 def test_a_scorer_cannot_be_indexed(call: Call, tmp_path: Path, place: str) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name != "lock"}

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crossalign.data.collection import Split
+from crossalign.data.batch import TextInputs
 from crossalign.data.extract import extract_sentences
 from crossalign.data.features import FeatureStore
-from crossalign.data.loading import TextSource
 from crossalign.encode import encode_each_text
 from crossalign.encoders.hf import TextBackbone
+from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
 from crossalign.model import RetrievalModel
@@ -87,8 +88,14 @@ def _key(backbone: TextBackbone, texts: Sequence[str]) -> str:
 
 
 def _embed(model: RetrievalModel, store: FeatureStore, texts: Sequence[str], progress: bool) -> Tensor:
-    told = tuple(texts)
-    split = Split("sentences", (), told, told, np.zeros(len(told), np.int64))
-    source = TextSource(split, store, model.text_tower.tokenize)
-    parts, order = encode_each_text(model, source, lambda batch: embedding_alone(model, batch), 256, progress)
+    positions = store.index(texts)
+
+    def inputs(chosen: npt.NDArray[np.int64]) -> TextInputs:
+        part = store.batch(positions[chosen])
+        return TextInputs(features=torch.from_numpy(part.features), mask=torch.from_numpy(part.mask))
+
+    def kept(encoding: Encoding) -> Tensor:
+        return embedding_alone(model, encoding)
+
+    parts, order = encode_each_text(model, inputs, store.unit_counts(positions), kept, 256, progress)
     return torch.cat(parts)[order.argsort()]
