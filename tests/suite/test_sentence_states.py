@@ -16,9 +16,10 @@ from crossalign.encoders.hf import TextBackbone
 from crossalign.errors import CrossAlignError
 from crossalign.lock import FileLock
 from crossalign.model import ModelConfig, RetrievalModel
+from crossalign.suite.further import FurtherData
 from crossalign.suite.run import evaluate_suite
 from crossalign.suite.sentence_states import SentenceStates
-from crossalign.suite.subject import Subject
+from crossalign.suite.subject import Subject, open_subject
 
 pytest.importorskip("transformers")
 from tiny_bert import write_bert
@@ -169,9 +170,12 @@ def test_an_evaluation_leaves_states_and_the_next_one_reads_them(
     model_of(bert).save_pretrained(tmp_path / "model")
     seen = count_sentences(monkeypatch)
 
-    def measured(**states: Path) -> dict[str, float]:
+    def measured(states: SentenceStates | None = None) -> dict[str, float]:
         del seen[:]
-        return evaluate_suite(tmp_path / "model", sts=tmp_path / "pairs", **states).metrics
+        subject = open_subject(tmp_path / "model")
+        return evaluate_suite(
+            subject, FurtherData.read(sts=tmp_path / "pairs"), sentence_states=states
+        ).metrics
 
     def encoded() -> int:
         # Opening an encoder has it read two texts and one of full length.
@@ -180,7 +184,7 @@ def test_an_evaluation_leaves_states_and_the_next_one_reads_them(
     plain = measured()
     assert encoded() == len(TEXTS)
     for count in (len(TEXTS), 0):
-        assert measured(sentence_states=tmp_path / "states") == pytest.approx(plain)
+        assert measured(SentenceStates(tmp_path / "states")) == pytest.approx(plain)
         assert encoded() == count
 
 

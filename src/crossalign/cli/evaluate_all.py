@@ -90,33 +90,31 @@ def command(
     from crossalign.errors import CrossAlignError
     from crossalign.evaluation.run_sources import place_of_result, run_recipe, run_sources
     from crossalign.provenance import shown_command
+    from crossalign.suite.further import FurtherData
     from crossalign.suite.report import suite_tables, told_training
     from crossalign.suite.result import check_suite_place
     from crossalign.suite.run import evaluate_suite
+    from crossalign.suite.sentence_states import SentenceStates
+    from crossalign.suite.subject import open_subject
 
     if sentence_states is not None and sts is None:
         raise CrossAlignError(f"--sentence-states {sentence_states}: no sentences to keep; give --sts too")
+    stores = (image_features or (), text_features)
     recipe = run_recipe(model)
     if out is None and recipe is not None:
-        sources = run_sources(model, collection, image_features or (), text_features, raw=raw)
+        sources = run_sources(model, collection, *stores, raw=raw)
         place = place_of_result(Path(model), recipe, sources, split, folds)
         out = place.with_name(f"suite-{place.name}")
     if out is not None:
         check_suite_place(out)
+    # All that is named is read before a model is loaded.
+    further = FurtherData.read(split, sts=sts, cxc=cxc, judgements=judgements, classes=classes or ())
     result = evaluate_suite(
-        model,
-        collection=collection,
+        open_subject(model, collection, *stores, raw=raw, device=device_name(device)),
+        further,
         split=split,
         folds=folds,
-        image_features=image_features or (),
-        text_features=text_features,
-        raw=raw,
-        sts=sts,
-        sentence_states=sentence_states,
-        cxc=cxc,
-        judgements=judgements,
-        classes=classes or (),
-        device=device_name(device),
+        sentence_states=None if sentence_states is None else SentenceStates(sentence_states),
         command=shown_command("crossalign", sys.argv[1:]),
         progress=True,
     )

@@ -18,8 +18,11 @@ from crossalign.provenance import code_state, machine, now, shown_command
 from crossalign.recipe import load_recipe
 from crossalign.study.records import Origin, RunOutcome
 from crossalign.study.settings import SuiteSettings
-from crossalign.study.suite_data import SuiteData, named_data
-from crossalign.suite import evaluate_suite
+from crossalign.study.suite_data import SuiteData, described_data
+from crossalign.suite.further import FurtherData
+from crossalign.suite.run import evaluate_suite
+from crossalign.suite.sentence_states import SentenceStates
+from crossalign.suite.subject import open_subject
 from crossalign.training.fine_tuning import freeze_blocks
 from crossalign.training.metrics import read_metrics
 from crossalign.training.run_folder import RECIPE
@@ -112,18 +115,17 @@ def measure_suite(
     Raises:
         CrossAlignError: data that is named is not there, is damaged, or does not fit the model.
     """
-    data = named_data(suite, SPLIT)
+    further = FurtherData.read(SPLIT, **suite.model_dump())
     result = evaluate_suite(
-        folder,
+        open_subject(folder, device=device),
+        further,
         split=SPLIT,
-        device=device,
-        command=shown_command("crossalign", sys.argv[1:]),
         # Beside the runs, for all of them.
-        sentence_states=folder.parent / "sentence-states",
-        **suite.model_dump(),
+        sentence_states=SentenceStates(folder.parent / "sentence-states"),
+        command=shown_command("crossalign", sys.argv[1:]),
     )
     result.save(folder / "results" / f"suite-{SPLIT}")
-    return {name: _short(value) for name, value in result.metrics.items()}, data
+    return {name: _short(value) for name, value in result.metrics.items()}, described_data(suite, further)
 
 
 def _rsum_at_width(measured: RunEvaluation) -> dict[str, float] | None:

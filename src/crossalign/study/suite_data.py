@@ -11,12 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from crossalign.study.settings import SuiteSettings
-from crossalign.suite.class_layouts import read_labelled_photos
-from crossalign.suite.cxc import read_cxc
-from crossalign.suite.judgements import read_judgements
-from crossalign.suite.sts_files import read_sts
+from crossalign.suite.further import FurtherData
 
-__all__ = ["KINDS", "SuiteData", "kind_of", "lacking", "named_data"]
+__all__ = ["KINDS", "SuiteData", "described_data", "kind_of", "lacking", "named_data"]
 
 KINDS = {"sts": "sts.", "judgements": "judgements_", "cxc": "cxc_", "classes": "classes_"}
 """How the numbers begin that each kind of further data gives; all others are of the collection."""
@@ -51,21 +48,24 @@ def named_data(suite: SuiteSettings, split: str) -> dict[str, SuiteData]:
     Raises:
         CrossAlignError: a folder that is not there, or is damaged.
     """
+    return described_data(suite, FurtherData.read(split, **suite.model_dump()))
+
+
+def described_data(suite: SuiteSettings, read: FurtherData) -> dict[str, SuiteData]:
+    """The same of data that has been read from where ``suite`` says."""
     found: dict[str, SuiteData] = {}
-    if suite.sts is not None:
-        sets = read_sts(suite.sts)
-        pairs = [[n, p.name, p.first, p.second, p.judgement] for n, parts in sets.items() for p in parts]
-        found["sts"] = _data([suite.sts], list(sets), pairs)
-    if suite.judgements is not None:
-        judged = read_judgements(suite.judgements)
-        rows = [[entry.name, entry.images, entry.captions, entry.ratings.tolist()] for entry in judged]
-        found["judgements"] = _data([suite.judgements], [entry.name for entry in judged], rows)
-    if suite.cxc is not None:
-        parts = read_cxc(suite.cxc, split)
-        columns = [[p.name, p.first.tolist(), p.second.tolist(), p.judgement.tolist()] for p in parts]
-        found["cxc"] = _data([suite.cxc], [part.name for part in parts], columns)
+    if suite.sts is not None and read.sts is not None:
+        pairs = [[n, p.name, p.first, p.second, p.judgement] for n, parts in read.sts.items() for p in parts]
+        found["sts"] = _data([suite.sts], list(read.sts), pairs)
+    if suite.judgements is not None and read.judgements is not None:
+        rows = [
+            [entry.name, entry.images, entry.captions, entry.ratings.tolist()] for entry in read.judgements
+        ]
+        found["judgements"] = _data([suite.judgements], [entry.name for entry in read.judgements], rows)
+    if suite.cxc is not None and read.cxc is not None:
+        columns = [[p.name, p.first.tolist(), p.second.tolist(), p.judgement.tolist()] for p in read.cxc]
+        found["cxc"] = _data([suite.cxc], [part.name for part in read.cxc], columns)
     if suite.classes:
-        labelled = [read_labelled_photos(place) for place in suite.classes]
         # Names and sizes stand for the photos themselves, which may be many gigabytes.
         photos = [
             [
@@ -74,9 +74,9 @@ def named_data(suite: SuiteSettings, split: str) -> dict[str, SuiteData]:
                 entry.query.tolist(),
                 entry.gallery.tolist(),
             ]
-            for entry in labelled
+            for entry in read.classes
         ]
-        found["classes"] = _data(suite.classes, [entry.name for entry in labelled], photos)
+        found["classes"] = _data(suite.classes, [entry.name for entry in read.classes], photos)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -117,7 +118,7 @@ def eccv_part(subject: Subject, split: Split, part: EncodedPart | None, progress
 
 def sentence_part(
     subject: Subject,
-    sets: dict[str, list[SentencePairs]],
+    sets: Mapping[str, Sequence[SentencePairs]],
     progress: bool,
     states: SentenceStates | None = None,
 ) -> Measure:
