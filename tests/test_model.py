@@ -174,6 +174,12 @@ def test_the_fingerprint_outlives_settings_that_came_later() -> None:
     assert model.fingerprint == "38159017416d3a540a9d6f93a9a06146aa612327689418b1fb36f83308f0d272"
 
 
+@pytest.mark.parametrize("units", ["context", "locals"])
+def test_both_context_heads_are_told_which_units_to_read(units: str) -> None:
+    model = build(context_head=True, context_units=units)
+    assert model.image_tower.context_units == model.text_tower.context_units == units
+
+
 def test_the_fingerprint_tells_tokenizers_apart() -> None:
     model, swapped = build(), build()
     content = json.loads(model.text_tower.tokenizer.to_json())

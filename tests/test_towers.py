@@ -638,3 +638,26 @@ def test_the_context_vectors_weigh_as_asked(weight: float) -> None:
     if weight:
         expected = torch.cat([expected, one.embedding[:, DIM:] * (weight / 0.5)], dim=1)
     torch.testing.assert_close(two.embedding, expected)
+
+
+def test_the_context_head_reads_units_before_context_if_asked(text_tower: Callable[..., TextTower]) -> None:
+    """Of self-attention these depend on the other units of the item, before it they do not."""
+    settings = {"kind": "camera", "heads": 2, "views": 3, "channels": 4, "positions": False}
+    image = image_tower(encoder=settings).eval()
+    text = text_tower("camera", heads=3).eval()
+    tokens, words = text.tokenize(TEXTS)
+    for tower, inputs in (
+        (image, ImageInputs(features=features(), mask=MASK)),
+        (text, TextInputs(tokens=tokens, mask=words)),
+    ):
+        after = tower(inputs)
+        tower.context_units = "locals"
+        before = tower(inputs)
+        assert tower.context_head is not None
+        for encoding, units in ((after, after.context), (before, before.locals)):
+            head = tower.context_head(units, encoding.mask)
+            torch.testing.assert_close(encoding.aux["guide"], head.guide)
+            torch.testing.assert_close(encoding.aux["keys"], head.keys)
+        assert not torch.allclose(before.aux["keys"], after.aux["keys"])
+        assert torch.equal(before.embedding[..., :DIM], after.embedding[..., :DIM])
+        assert not torch.allclose(before.embedding[..., DIM:], after.embedding[..., DIM:])

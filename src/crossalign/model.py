@@ -403,6 +403,7 @@ def _towers(
         context_weight=config.context_weight,
         embedding_size=config.embedding_size,
         uni_modal_size=config.uni_modal_width,
+        context_units=config.context_units,
         load_weights=load_weights,
     )
     text = TextTower(
@@ -412,6 +413,7 @@ def _towers(
         context_weight=config.context_weight,
         embedding_size=config.embedding_size,
         uni_modal_size=config.uni_modal_width,
+        context_units=config.context_units,
         tokenizer=tokenizer,
         backbone=text_backbone,
     )

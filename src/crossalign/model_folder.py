@@ -33,9 +33,15 @@ DETECTOR, TEXT_BACKBONE, DUAL_ENCODER = "detector.onnx", "text_backbone", "dual_
 # The folder of several models, which crossalign.ensemble writes.
 ENSEMBLE = "ensemble.json"
 OWN = {SETTINGS, WEIGHTS, TOKENIZER, DETECTOR, TEXT_BACKBONE, DUAL_ENCODER}
-# Settings younger than the format, whose null means 'without': models without them keep the fingerprint that they had
-# before, and so their indexes.
-LATER = ("embedding_size", "scorer", "uni_modal_head", "dual_encoder")
+# Settings younger than the format, and the value at which a model is what it was before them: it keeps the fingerprint
+# that it had, and so its indexes.
+LATER = {
+    "embedding_size": None,
+    "scorer": None,
+    "uni_modal_head": None,
+    "dual_encoder": None,
+    "context_units": "context",
+}
 # A Hugging Face encoder is kept in its own format, in a folder of its own.
 KEPT_ELSEWHERE = "text_tower.backbone."
 _MEND = "put a whole copy back, or save the model again"
@@ -98,8 +104,8 @@ class StoredModel:
 def portable_settings(config: ModelConfig) -> dict[str, Any]:
     """The settings without places of this machine: the folder itself holds all weights."""
     values = config.model_dump(mode="json")
-    for name in LATER:
-        if values[name] is None:
+    for name, before in LATER.items():
+        if values[name] == before:
             del values[name]
     for backbone in values["image"]["backbones"]:
         if backbone["weights"] is not None:

@@ -10,6 +10,7 @@ from torch import nn
 from crossalign.alignment import ContextHead
 from crossalign.encoding import Encoding
 from crossalign.towers.projection import EmbeddingProjection
+from crossalign.towers.settings import ContextUnits
 from crossalign.towers.uni_modal import UniModalHead
 
 __all__ = ["Enriched"]
@@ -28,8 +29,10 @@ class Enriched(nn.Module):
         context_head: bool,
         embedding_size: int | None = None,
         uni_modal_size: int | None = None,
+        context_units: ContextUnits = "context",
     ) -> None:
         super().__init__()
+        self.context_units = context_units
         self.uni_modal_head = None if uni_modal_size is None else UniModalHead(dim, uni_modal_size)
         self.context_head = ContextHead(dim) if context_head else None
         self.projection = None if embedding_size is None else EmbeddingProjection(dim, embedding_size)
@@ -46,7 +49,8 @@ class Enriched(nn.Module):
             base = replace(base, unimodal=self.uni_modal_head(base.embedding))
         if self.context_head is None:
             return base
-        guide, keys, fused, mean_key = self.context_head(base.context, base.mask)
+        units = base.locals if self.context_units == "locals" else base.context
+        guide, keys, fused, mean_key = self.context_head(units, base.mask)
         if weight == 0:
             return replace(base, aux={**base.aux, "guide": guide, "keys": keys})
         parts = [mean_key, fused] if keys_first else [fused, mean_key]

@@ -14,7 +14,7 @@ from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.towers.encoders import build_region_encoder
 from crossalign.towers.enriched import Enriched
-from crossalign.towers.settings import CAMERAImageSettings, ImageTowerConfig
+from crossalign.towers.settings import CAMERAImageSettings, ContextUnits, ImageTowerConfig
 
 __all__ = ["ImageTower"]
 
@@ -29,6 +29,7 @@ class ImageTower(Enriched):
         context_weight: append its vectors to the embedding with this weight; 0: not at all.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         uni_modal_size: have a uni-modal head of this width; None: none.
+        context_units: what the context head reads.
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 
@@ -41,9 +42,10 @@ class ImageTower(Enriched):
         context_weight: float = 0.5,
         embedding_size: int | None = None,
         uni_modal_size: int | None = None,
+        context_units: ContextUnits = "context",
         load_weights: bool = True,
     ) -> None:
-        super().__init__(dim, context_head, embedding_size, uni_modal_size)
+        super().__init__(dim, context_head, embedding_size, uni_modal_size, context_units)
         self.context_weight = context_weight
         backbones = [ImageBackbone(backbone, load_weights=load_weights) for backbone in config.backbones]
         # Theirs have the checksums of the weights filled in.

@@ -16,6 +16,7 @@ from crossalign.settings import Settings
 __all__ = [
     "CAMERAImageSettings",
     "CAMERATextSettings",
+    "ContextUnits",
     "GRUSettings",
     "ImageTowerConfig",
     "ModelConfig",
@@ -28,6 +29,7 @@ __all__ = [
 
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 RegionKind = Literal["grid", "boxes", "both"]
+ContextUnits = Literal["context", "locals"]
 
 
 class PooledSettings(Settings):
@@ -221,6 +223,11 @@ class ModelConfig(Settings):
         ge=0,
         description="of the context vectors in the similarity; they make the embedding 3 D wide. 0 leaves them out: "
         "the head then serves the loss alone",
+    )
+    context_units: ContextUnits = Field(
+        default="context",
+        description="units that the context head reads: after the encoder's context reasoning, as in the paper, or "
+        "`locals`, before it. An encoder whose units all look at each other leaves them little of their own to align",
     )
     embedding_size: int | None = Field(
         default=None,

@@ -16,7 +16,7 @@ from crossalign.encoding import Encoding
 from crossalign.errors import CrossAlignError
 from crossalign.towers.encoders import build_state_encoder, build_word_encoder
 from crossalign.towers.enriched import Enriched
-from crossalign.towers.settings import CAMERATextSettings, GRUSettings, TextTowerConfig
+from crossalign.towers.settings import CAMERATextSettings, ContextUnits, GRUSettings, TextTowerConfig
 
 __all__ = ["TextTower"]
 
@@ -31,6 +31,7 @@ class TextTower(Enriched):
         context_weight: append its vectors to the embedding, unless it is 0.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         uni_modal_size: have a uni-modal head of this width; None: none.
+        context_units: what the context head reads.
         tokenizer: the word tokenizer of a ``gru`` encoder.
         backbone: the Hugging Face encoder whose token states any other encoder reads.
     """
@@ -44,10 +45,11 @@ class TextTower(Enriched):
         context_weight: float = 0.5,
         embedding_size: int | None = None,
         uni_modal_size: int | None = None,
+        context_units: ContextUnits = "context",
         tokenizer: WordTokenizer | None = None,
         backbone: TextBackbone | None = None,
     ) -> None:
-        super().__init__(dim, context_head, embedding_size, uni_modal_size)
+        super().__init__(dim, context_head, embedding_size, uni_modal_size, context_units)
         # The weight itself stands on the image side.
         self.appends_context = context_weight > 0
         self.config = config
