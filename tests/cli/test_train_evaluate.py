@@ -213,19 +213,24 @@ def test_bad_settings_end_with_one_line_and_leave_nothing(
     assert not out.exists()
 
 
+@pytest.mark.parametrize("saved", [True, False])
 def test_ctrl_c_tells_how_to_go_on(
-    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     real = trainer.save_checkpoint
 
     def pressed(path: Path, state: dict[str, Any]) -> None:
-        real(path, state)
+        if saved:
+            real(path, state)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer, "save_checkpoint", pressed)
     code, out, err = call("train", world.recipe, "--out", tmp_path / "run")
     assert (code, out) == (130, "")
-    assert f"{tmp_path / 'run'}: stopped; --resume auto goes on from its last checkpoint" in err
+    means = "goes on from its last checkpoint" if saved else "begins anew"
+    assert f"{tmp_path / 'run'}: stopped; --resume auto {means}" in err
+    monkeypatch.undo()
+    assert call("train", world.recipe, "--out", tmp_path / "run", "--resume", "auto")[0] == 0
 
 
 def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Call) -> None:

@@ -73,6 +73,7 @@ def command(
 
     from crossalign.processes import is_first_process
     from crossalign.training.checkpoint import CHECKPOINT
+    from crossalign.training.run_folder import RECIPE
     from crossalign.training.trainer import train
 
     folder = out or Path("runs") / settings.name
@@ -80,8 +81,10 @@ def command(
     try:
         result = train(settings, folder, resume=resume.value)
     except KeyboardInterrupt:
-        if is_first_process() and (folder / CHECKPOINT).is_file():
-            typer.echo(f"{folder}: stopped; --resume auto goes on from its last checkpoint", err=True)
+        if is_first_process() and (folder / RECIPE).is_file():
+            kept = (folder / CHECKPOINT).is_file()
+            means = "goes on from its last checkpoint" if kept else "begins anew: there is no checkpoint yet"
+            typer.echo(f"{folder}: stopped; --resume auto {means}", err=True)
         raise
     if not is_first_process():
         return
