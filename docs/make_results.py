@@ -15,7 +15,38 @@ from crossalign.study.table import markdown_table, notes, origin_line, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-MAIN_STUDIES = ("flickr8k-selfalign", "flickr8k-cusa", "flickr8k")
+# The studies that README.md shows, with the variants that answer their question; all of them where none are named.
+# Controls and further variants stand in docs/results.md.
+SHORT: dict[str, tuple[str, ...]] = {
+    "flickr8k-selfalign": (
+        "infinity",
+        "infinity+heads",
+        "infinity+lca",
+        "infinity+cra",
+        "infinity+selfalign",
+        "camera",
+        "camera+heads",
+        "camera+selfalign",
+        "vsrn",
+        "vsrn+heads",
+        "vsrn+selfalign",
+        "vsepp",
+        "scan",
+        "sgraf",
+    ),
+    "flickr8k-cusa": (
+        "infinity",
+        "infinity+csa",
+        "infinity+usa",
+        "infinity+cusa",
+        "infinity+selfalign+cusa",
+        "dual",
+        "dual+csa",
+        "dual+usa",
+        "dual+cusa",
+    ),
+    "flickr8k": (),
+}
 BEGIN, END = "<!-- results -->\n", "<!-- /results -->"
 
 
@@ -35,8 +66,11 @@ def origin(result: dict[str, Any], up: str) -> str:
 
 
 def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
-    """The table of a study, what it lacks, and where it comes from."""
+    """The table of a study, what it lacks, and where it comes from; in short its main variants alone."""
     name = summary["study"]["name"]
+    if not full and SHORT.get(name):
+        rows = summary["variants"]
+        summary = {**summary, "variants": {row: rows[row] for row in SHORT[name] if row in rows}}
     folder = f"{up}benchmarks/results/studies/{name}"
     lines = [
         f"**{summary['study']['title']}**",
@@ -62,7 +96,8 @@ def studies() -> dict[str, dict[str, Any]]:
     """Every study that has been run, the main ones first."""
     paths = (RESULTS / "studies").glob("*/study.json")
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
-    return dict(sorted(found.items(), key=lambda item: item[0] not in MAIN_STUDIES))
+    order = [*SHORT, *found]
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
 
 
 def search_table(result: dict[str, Any], up: str) -> list[str]:
@@ -82,7 +117,7 @@ def sections(up: str, *, full: bool) -> str:
     parts: list[str] = []
     measured = studies()
     for name, summary in measured.items():
-        if full or name in MAIN_STUDIES:
+        if full or name in SHORT:
             parts += study_section(summary, up, full=full)
     if not full and (search := read("search")) is not None:
         parts += ["**Search**", "", *search_table(search, up), ""]
