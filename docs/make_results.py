@@ -26,9 +26,14 @@ SHORT: dict[str, tuple[str, ...]] = {
         "infinity+selfalign",
         "camera",
         "camera+heads",
+        "camera+lca",
+        "camera+cra",
         "camera+selfalign",
+        "camera+selfalign-after-context",
         "vsrn",
         "vsrn+heads",
+        "vsrn+lca",
+        "vsrn+cra",
         "vsrn+selfalign",
         "vsepp",
         "scan",
@@ -39,11 +44,14 @@ SHORT: dict[str, tuple[str, ...]] = {
         "infinity+csa",
         "infinity+usa",
         "infinity+cusa",
+        "infinity+selfalign",
         "infinity+selfalign+cusa",
         "dual",
         "dual+csa",
         "dual+usa",
         "dual+cusa",
+        "dual+selfalign",
+        "dual+selfalign+cusa",
     ),
     "flickr8k": (),
 }
@@ -70,7 +78,7 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
     name = summary["study"]["name"]
     if not full and SHORT.get(name):
         rows = summary["variants"]
-        summary = {**summary, "variants": {row: rows[row] for row in SHORT[name] if row in rows}}
+        summary = {**summary, "variants": {row: rows[row] for row in SHORT[name]}}
     folder = f"{up}benchmarks/results/studies/{name}"
     lines = [
         f"**{summary['study']['title']}**",

@@ -175,9 +175,24 @@ def test_the_fingerprint_outlives_settings_that_came_later() -> None:
 
 
 @pytest.mark.parametrize("units", ["context", "locals"])
-def test_both_context_heads_are_told_which_units_to_read(units: str) -> None:
-    model = build(context_head=True, context_units=units)
-    assert model.image_tower.context_units == model.text_tower.context_units == units
+def test_a_saved_model_keeps_what_its_context_heads_read(units: str, tmp_path: Path) -> None:
+    model = build(context_units=units).eval()
+    model.save_pretrained(tmp_path / "model")
+    loaded = RetrievalModel.from_pretrained(tmp_path / "model")
+    for one in (model, loaded):
+        assert one.image_tower.context_units == one.text_tower.context_units == units
+    torch.testing.assert_close(loaded.encode_texts(TEXTS), model.encode_texts(TEXTS))
+    assert loaded.fingerprint == model.fingerprint
+    assert (model.fingerprint == build().fingerprint) == (units == "context")
+
+
+def test_units_are_chosen_for_context_heads_that_have_a_choice() -> None:
+    with pytest.raises(ValueError, match=r"context_units: locals .* is without context_head: true"):
+        ModelConfig(context_units="locals")
+    with pytest.raises(ValueError, match=r"context_units: locals .* has no units before context"):
+        ModelConfig.model_validate(
+            {"context_head": True, "context_units": "locals", "dual_encoder": {"name": "ViT-B-32"}}
+        )
 
 
 def test_the_fingerprint_tells_tokenizers_apart() -> None:

@@ -200,6 +200,10 @@ def test_photos_with_classes(call: Call, tmp_path: Path) -> None:
         (["--sts", "{absent}"], "no set of sentence pairs"),
         (["--sentence-states", "{absent}"], "no sentences to keep; give --sts too"),
         (["--cxc", "{absent}"], "name the folder of CxC"),
+        (
+            ["--cxc", "{absent}", "--split", "train"],
+            "of the splits val and test, not of train; leave --cxc out",
+        ),
         (["--judgements", "{absent}"], "neither ExpertAnnotations.txt"),
         (["--classes", "{absent}"], "no such file or folder"),
         (

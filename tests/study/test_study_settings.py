@@ -41,7 +41,8 @@ def test_the_flickr8k_study_changes_nothing_but_the_alignment() -> None:
             assert (recipe.data, recipe.optimizer, recipe.training) == (
                 whole.data, whole.optimizer, whole.training
             )  # fmt: skip
-            assert recipe.model.model_copy(update={"context_head": True}) == whole.model
+            head = {"context_head": True, "context_units": whole.model.context_units}
+            assert recipe.model.model_copy(update=head) == whole.model
 
 
 def test_changes_apply_in_order_and_seeds_come_before_variants(place: Place) -> None:

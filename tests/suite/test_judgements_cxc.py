@@ -22,11 +22,13 @@ from crossalign.evaluation.correlation import sampled_spearman
 from crossalign.model import RetrievalModel
 from crossalign.suite import parts
 from crossalign.suite.cxc import caption_number, image_number, read_cxc
+from crossalign.suite.further import FurtherData
 from crossalign.suite.judged import JudgedPairs
 from crossalign.suite.judgements import Judgements, read_judgements
 from crossalign.suite.lookup import Lookup
 from crossalign.suite.needs import LeftOutError, encode_judged
 from crossalign.suite.result import Measure
+from crossalign.suite.run import evaluate_suite
 from crossalign.suite.subject import Subject, open_subject
 
 
@@ -321,3 +323,19 @@ def test_nothing_there(tmp_path: Path) -> None:
 def test_the_shared_cxc_has_the_pairs_of_its_paper(shared_data: Path) -> None:
     sizes = {part.name: len(part.judgement) for part in read_cxc(shared_data / "cxc")}
     assert sizes == {"sts": 44045, "sis": 46719, "sits": 44833}
+
+
+def test_judgements_of_another_split_are_refused_and_a_missing_file_is_named(
+    judged: Judged, tmp_path: Path
+) -> None:
+    folder = write_cxc(tmp_path / "cxc")
+    for name in ("sts", "sis"):
+        (folder / f"{name}_test.csv.gz").unlink()
+    further = FurtherData.read(cxc=folder)
+    subject = open_subject(judged.model, judged.collection, ["toy"])
+    left = {part.title: part.reason for part in evaluate_suite(subject, further).skipped}
+    assert left["Crisscrossed Captions, STS"] == "there is no sts_test.csv"
+    assert left["Crisscrossed Captions, SIS"] == "there is no sis_test.csv"
+    assert "Crisscrossed Captions, SITS" not in left
+    with pytest.raises(CrossAlignError, match="read of the split test, not of val"):
+        evaluate_suite(subject, further, split="val")

@@ -30,7 +30,7 @@ class Context(NamedTuple):
 
 
 class ContextHead(nn.Module):
-    """Guide, keys and fused global of a modality's units in context; indexed with the embedding.
+    """Guide, keys and fused global of a modality's units, as a rule those in context; indexed with the embedding.
 
     With g the mean of the units: guide ``a = relu(norm(linear(g)))``, keys ``relu(norm(units))``, gate
     ``z = sigmoid(mlp([g; a]))``, fused ``z g + (1 - z) a``. Batch normalisation sees real units only, and
@@ -47,16 +47,16 @@ class ContextHead(nn.Module):
         self.key_norm = nn.BatchNorm1d(dim)
         self.gate = nn.Sequential(nn.Linear(2 * dim, dim), nn.ReLU(), nn.Linear(dim, 1))
 
-    def forward(self, context: Tensor, mask: Tensor | None = None) -> Context:
+    def forward(self, units: Tensor, mask: Tensor | None = None) -> Context:
         """Units ``(B, N, D)`` with mask ``(B, N)``; an item without real units gives zeros."""
-        real = RealUnits.of(context, mask)
-        mean = masked_mean(context, mask)
+        real = RealUnits.of(units, mask)
+        mean = masked_mean(units, mask)
         present = RealUnits.of(mean.unsqueeze(0), None if mask is None else mask.any(dim=1))
         mean = present.pack(mean.unsqueeze(0))
         guide = batch_norm(self.guide_norm, self.guide(mean)).relu()
         gate = self.gate(torch.cat([mean, guide], dim=1)).sigmoid()
         fused = gate * mean + (1 - gate) * guide
-        keys = real.unpack(unit_norm(batch_norm(self.key_norm, real.pack(context)).relu()))
+        keys = real.unpack(unit_norm(batch_norm(self.key_norm, real.pack(units)).relu()))
         return Context(
             guide=present.unpack(unit_norm(guide)).squeeze(0),
             keys=keys,

@@ -54,15 +54,18 @@ def named_data(suite: SuiteSettings, split: str) -> dict[str, SuiteData]:
 def described_data(suite: SuiteSettings, read: FurtherData) -> dict[str, SuiteData]:
     """The same of data that has been read from where ``suite`` says."""
     found: dict[str, SuiteData] = {}
-    if suite.sts is not None and read.sts is not None:
+    if suite.sts is not None:
+        assert read.sts is not None
         pairs = [[n, p.name, p.first, p.second, p.judgement] for n, parts in read.sts.items() for p in parts]
         found["sts"] = _data([suite.sts], list(read.sts), pairs)
-    if suite.judgements is not None and read.judgements is not None:
+    if suite.judgements is not None:
+        assert read.judgements is not None
         rows = [
             [entry.name, entry.images, entry.captions, entry.ratings.tolist()] for entry in read.judgements
         ]
         found["judgements"] = _data([suite.judgements], [entry.name for entry in read.judgements], rows)
-    if suite.cxc is not None and read.cxc is not None:
+    if suite.cxc is not None:
+        assert read.cxc is not None
         columns = [[p.name, p.first.tolist(), p.second.tolist(), p.judgement.tolist()] for p in read.cxc]
         found["cxc"] = _data([suite.cxc], [part.name for part in read.cxc], columns)
     if suite.classes:

@@ -20,12 +20,14 @@ class FurtherData:
     """Further data of an evaluation, read.
 
     Attributes:
+        split: that Crisscrossed Captions judge.
         sts: sentence pairs by task; None: none are named.
         cxc: the parts of Crisscrossed Captions that are there; None: they are not named.
         judgements: Flickr8k's judgements by people; None: they are not named.
         classes: photos with classes.
     """
 
+    split: str = "test"
     sts: Mapping[str, Sequence[SentencePairs]] | None = None
     cxc: Sequence[CxcPart] | None = None
     judgements: Sequence[Judgements] | None = None
@@ -58,6 +60,7 @@ class FurtherData:
                 f"Crisscrossed Captions has judgements of the splits val and test, not of {split}; leave --cxc out"
             )
         return cls(
+            split=split,
             sts=None if sts is None else read_sts(sts),
             cxc=None if cxc is None else read_cxc(cxc, split),
             judgements=None if judgements is None else read_judgements(judgements),

@@ -46,12 +46,14 @@ def evaluate_suite(
         command: kept with the result.
 
     Raises:
-        CrossAlignError: the data does not fit the model, or nothing can be measured.
+        CrossAlignError: the data does not fit the model or is of another split, or nothing can be measured.
     """
-    further = further or FurtherData()
+    further = further or FurtherData(split)
+    if further.cxc is not None and further.split != split:
+        raise CrossAlignError(f"Crisscrossed Captions were read of the split {further.split}, not of {split}")
     found = _Found()
     retrieval = _measure_collection(subject, split, folds, command, progress, found)
-    _measure_further(subject, further, split, sentence_states, progress, found)
+    _measure_further(subject, further, sentence_states, progress, found)
     if not found.kept:
         raise CrossAlignError(
             "nothing can be measured: " + "; ".join(f"{part.title}: {part.reason}" for part in found.left)
@@ -120,7 +122,6 @@ def _measure_collection(
 def _measure_further(
     subject: Subject,
     further: FurtherData,
-    split_name: str,
     states: SentenceStates | None,
     progress: bool,
     found: _Found,
@@ -136,7 +137,7 @@ def _measure_further(
         for kind in CXC_PARTS:
             title = f"Crisscrossed Captions, {kind.upper()}"
             if kind not in crossed:
-                found.leave(title, f"there is no {kind}_{split_name}.csv")
+                found.leave(title, f"there is no {kind}_{further.split}.csv")
                 continue
             part = crossed[kind]
             found.attempt(title, lambda part=part: parts.cxc_part(subject, lookup, part, progress))  # type: ignore[misc]

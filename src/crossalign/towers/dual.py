@@ -30,13 +30,7 @@ class DualImageTower(Enriched):
     """
 
     def __init__(self, config: ModelConfig, parts: DualEncoder) -> None:
-        super().__init__(
-            config.dim,
-            config.context_head,
-            config.embedding_size,
-            config.uni_modal_width,
-            config.context_units,
-        )
+        super().__init__(config.dim, config.context_head, config.embedding_size, config.uni_modal_width)
         self.config: ImageTowerConfig = config.image
         self.context_weight = config.context_weight
         self.dual = parts.image
@@ -87,13 +81,7 @@ class DualTextTower(Enriched):
     """
 
     def __init__(self, config: ModelConfig, parts: DualEncoder) -> None:
-        super().__init__(
-            config.dim,
-            config.context_head,
-            config.embedding_size,
-            config.uni_modal_width,
-            config.context_units,
-        )
+        super().__init__(config.dim, config.context_head, config.embedding_size, config.uni_modal_width)
         self.config: TextTowerConfig = config.text
         # The weight itself stands on the image side.
         self.appends_context = config.context_weight > 0

@@ -29,7 +29,7 @@ class ImageTower(Enriched):
         context_weight: append its vectors to the embedding with this weight; 0: not at all.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         uni_modal_size: have a uni-modal head of this width; None: none.
-        context_units: what the context head reads.
+        context_units: what the context head reads, ``context`` or ``locals`` of the encoding.
         load_weights: read the backbones' weights files; false where a state dict follows.
     """
 

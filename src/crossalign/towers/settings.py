@@ -227,7 +227,7 @@ class ModelConfig(Settings):
     context_units: ContextUnits = Field(
         default="context",
         description="units that the context head reads: after the encoder's context reasoning, as in the paper, or "
-        "`locals`, before it. An encoder whose units all look at each other leaves them little of their own to align",
+        "`locals`: of unit norm, before it, as Local Concept Alignment reads them",
     )
     embedding_size: int | None = Field(
         default=None,
@@ -286,6 +286,15 @@ class ModelConfig(Settings):
             raise ValueError(
                 f"embedding_size is {self.embedding_size}, wider than the {3 * self.dim} numbers it is made of (3 x "
                 "dim); choose a smaller one, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _units_are_chosen_for_a_context_head(self) -> ModelConfig:
+        if self.context_units == "locals" and (not self.context_head or self.dual_encoder is not None):
+            lacking = "has no units before context" if self.context_head else "is without context_head: true"
+            raise ValueError(
+                f"context_units: locals says what the context head reads, and this model {lacking}"
             )
         return self
 

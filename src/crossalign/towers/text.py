@@ -31,7 +31,7 @@ class TextTower(Enriched):
         context_weight: append its vectors to the embedding, unless it is 0.
         embedding_size: project the embedding with its context vectors to this width; None: leave it 3 D wide.
         uni_modal_size: have a uni-modal head of this width; None: none.
-        context_units: what the context head reads.
+        context_units: what the context head reads, ``context`` or ``locals`` of the encoding.
         tokenizer: the word tokenizer of a ``gru`` encoder.
         backbone: the Hugging Face encoder whose token states any other encoder reads.
     """
