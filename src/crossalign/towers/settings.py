@@ -294,7 +294,8 @@ class ModelConfig(Settings):
         if self.context_units == "locals" and (not self.context_head or self.dual_encoder is not None):
             lacking = "has no units before context" if self.context_head else "is without context_head: true"
             raise ValueError(
-                f"context_units: locals says what the context head reads, and this model {lacking}"
+                f"context_units: locals says what the context head reads, and this model {lacking}; set "
+                "context_units: context, or leave it out"
             )
         return self
 

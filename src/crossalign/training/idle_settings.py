@@ -1,4 +1,4 @@
-"""Settings of soft labels that nothing would read: refused before a run begins."""
+"""Settings that nothing would read, or that cannot both hold: refused before a run begins."""
 
 from __future__ import annotations
 
