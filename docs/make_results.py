@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from crossalign.study.table import markdown_table, notes, origin_line, reading
+from crossalign.study.table import markdown_table, notes, origin_line, reading, study_command
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -20,38 +20,25 @@ RESULTS = ROOT / "benchmarks" / "results"
 SHORT: dict[str, tuple[str, ...]] = {
     "flickr8k-selfalign": (
         "infinity",
-        "infinity+heads",
         "infinity+lca",
         "infinity+cra",
         "infinity+selfalign",
         "camera",
-        "camera+heads",
-        "camera+lca",
-        "camera+cra",
         "camera+selfalign",
         "camera+selfalign-after-context",
         "vsrn",
         "vsrn+heads",
-        "vsrn+lca",
-        "vsrn+cra",
         "vsrn+selfalign",
-        "vsepp",
         "scan",
         "sgraf",
     ),
     "flickr8k-cusa": (
         "infinity",
-        "infinity+csa",
-        "infinity+usa",
         "infinity+cusa",
-        "infinity+selfalign",
         "infinity+selfalign+cusa",
         "dual",
-        "dual+csa",
-        "dual+usa",
         "dual+cusa",
         "dual+selfalign",
-        "dual+selfalign+cusa",
     ),
     "flickr8k": (),
 }
@@ -85,19 +72,25 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
         "",
         *markdown_table(summary, brief=not full),
         "",
-        reading(summary),
-        "",
     ]
-    if full:
-        lines += [*(f"- {note}" for note in notes(summary)), ""]
-    if full and (RESULTS / "studies" / name / "study.png").is_file():
+    if not full:
+        return lines
+    lines += [reading(summary), "", *(f"- {note}" for note in notes(summary)), ""]
+    if (RESULTS / "studies" / name / "study.png").is_file():
         lines += [f"![R@sum of every variant]({folder}/study.png)", ""]
-    changes = "".join(f" --set {override}" for override in summary["overrides"])
-    return [
-        *lines,
-        f"[{name}]({folder}/study.json): `crossalign study {name}{changes}`. {origin_line(summary)}",
-        "",
-    ]
+    return [*lines, f"[{name}]({folder}/study.json): `{command(summary)}`. {origin_line(summary)}", ""]
+
+
+def command(summary: dict[str, Any]) -> str:
+    """What makes a study's table, with the data that further measurements need."""
+    study = summary["study"]
+    words = [study_command(summary)]
+    if summary["seeds"] != study["seeds"]:
+        words.append(f"--seeds {','.join(map(str, summary['seeds']))}")
+    for kind, option in (("sts", "--sts STS"), ("judgements", "--judgements FOLDER")):
+        if any(number.startswith(kind) for number in study["numbers"]):
+            words.append(option)
+    return " ".join(words)
 
 
 def studies() -> dict[str, dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Fill the section on speed of docs/results.md from benchmarks/results: python docs/make_speed.py"""
+"""Fill the sections of docs/results.md on benchmarks from benchmarks/results: python docs/make_speed.py"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,9 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
             f"{_duration(point['median_s'])} among {point['size']:,} images"
             for point in (points[0], points[-1])[: len(points)]
         ]
-        accuracy = "" if method["rsum"] is None else f"; R@sum {method['rsum']:.1f}"
+        # It is that of exact ranks.
+        known = method["rsum"] is not None and method["kind"] != "approximate index"
+        accuracy = f"; R@sum {method['rsum']:.1f}" if known else ""
         yield f"One text query: {names[method['kind']].format(**method)}", ", ".join(told) + accuracy
     for name, value in result["encoding_a_query"].items():
         yield f"Encoding a text query before that: {name}", _duration(value["median_s"])
@@ -154,7 +156,7 @@ def after_training(result: dict[str, Any]) -> Iterator[Row]:
         gain = result["difference_on_test"].get(name)
         more = "" if gain is None else f"; {gain['mean']:+.1f} on test"
         seen = ", all test queries together" if name in result["transductive"] else ""
-        told = name.replace("the other recipe", other)
+        told = SCORES.get(name, name).replace("the other recipe", other)
         yield f"R@sum of {runs} ({len(result['runs'])} runs), {told}{seen}", figures + more
     elsewhere = result["elsewhere"]
     if elsewhere is not None:
@@ -162,6 +164,12 @@ def after_training(result: dict[str, Any]) -> Iterator[Row]:
         for told, value in ((runs, elsewhere["runs"]), (other, elsewhere["other"])):
             if value is not None:
                 yield f"R@sum of {told} on {where}", f"{value['mean']:.1f} ± {value['deviation']:.1f}"
+
+
+SCORES = {
+    "with the next seed": "mean of its scores and those of the next seed",
+    "with the other recipe": "mean of its scores and those of the other recipe",
+}
 
 
 def _variant(runs: list[str]) -> str:
@@ -182,15 +190,15 @@ BENCHMARKS = {
     "scorers-256": scorers,
     "scorers-1024": scorers,
     "retrieval_time": retrieval_time,
-    "after_training": after_training,
 }
+AFTERWARDS = {"after_training": after_training}
 PICTURES = {"retrieval_time": "Seconds a text query over the gallery's size, and R@sum over seconds"}
 
 
-def section() -> str:
-    """The table, a line for every figure, and the pictures that benchmarks have drawn."""
+def section(benchmarks: Mapping[str, Callable[[dict[str, Any]], Iterator[Row]]]) -> str:
+    """The table, a line for every figure, and the pictures that these benchmarks have drawn."""
     lines = ["| what | measured | file |", "| --- | --- | --- |"]
-    for name, rows in BENCHMARKS.items():
+    for name, rows in benchmarks.items():
         # A machine with other work has measured under another name.
         path = next(
             (p for p in (RESULTS / f"{name}.json", RESULTS / f"{name}-busy.json") if p.is_file()), None
@@ -201,7 +209,7 @@ def section() -> str:
         result = json.loads(path.read_text(encoding="utf-8"))
         lines += [f"| {what} | {figure} | {link} |" for what, figure in rows(result)]
     for name, told in PICTURES.items():
-        if (RESULTS / f"{name}.png").is_file():
+        if name in benchmarks and (RESULTS / f"{name}.png").is_file():
             lines += ["", f"![{told}](../benchmarks/results/{name}.png)"]
     return "\n".join(lines)
 
@@ -209,8 +217,14 @@ def section() -> str:
 def pages() -> dict[Path, str]:
     """The page as it should be: what stands between the marks is replaced."""
     page = PAGE.read_text(encoding="utf-8")
-    filled = f"<!-- speed -->\n{section()}\n<!-- /speed -->"
-    return {PAGE: re.sub(r"<!-- speed -->.*<!-- /speed -->", lambda _: filled, page, flags=re.DOTALL)}
+    for mark, benchmarks in (("speed", BENCHMARKS), ("afterwards", AFTERWARDS)):
+        filled = f"<!-- {mark} -->\n{section(benchmarks)}\n<!-- /{mark} -->"
+        page, found = re.subn(
+            f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, text=filled: text, page, flags=re.DOTALL
+        )
+        if found != 1:
+            raise SystemExit(f"{PAGE}: has no section between the marks '{mark}'")
+    return {PAGE: page}
 
 
 def main() -> None:

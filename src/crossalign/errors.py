@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["CrossAlignError", "missing_extra"]
+__all__ = ["CrossAlignError", "missing_extra", "printable"]
 
 
 class CrossAlignError(Exception):
@@ -15,3 +15,8 @@ class CrossAlignError(Exception):
 def missing_extra(package: str, extra: str, purpose: str) -> CrossAlignError:
     """The error for an optional dependency that is not installed."""
     return CrossAlignError(f"{purpose} needs the package '{package}'; run: pip install 'crossalign[{extra}]'")
+
+
+def printable(text: str) -> str:
+    """The text with everything that would disturb a terminal written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

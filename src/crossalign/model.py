@@ -144,6 +144,23 @@ class RetrievalModel(nn.Module):
             scores: Tensor = self.scorer(scored_units(image), scored_units(text), image.mask, text.mask)
             return scores
 
+    def pair_scores(self, image: Encoding, text: Encoding, image_of_text: Tensor) -> Tensor:
+        """Scores ``(m,)`` of m encoded texts, each with one of the encoded images alone: ``image_of_text (m,)``.
+
+        Raises:
+            CrossAlignError: a SAF scorer in training mode, where a text's statistics need all images.
+        """
+        with torch.autocast(image.mask.device.type, enabled=False):
+            if self.scorer is None:
+                seen = at_least_float32(image.embedding)[image_of_text]
+                return self.pair_similarity(seen, at_least_float32(text.embedding))
+            return self.scorer.score_pairs(
+                self.scorer.prepare_images(scored_units(image), image.mask),
+                self.scorer.prepare_texts(scored_units(text), text.mask),
+                image_of_text,
+                torch.arange(len(image_of_text), device=image_of_text.device),
+            )
+
     def require_embeddings(self, space: Space = "cross") -> None:
         """Refuse what compares embeddings that the model does not have.
 
@@ -179,6 +196,13 @@ class RetrievalModel(nn.Module):
             scores: Tensor = torch.einsum("nvd,md->nvm", image, text).amax(dim=1)
             return scores
         return image @ text.T
+
+    @staticmethod
+    def pair_similarity(image: Tensor, text: Tensor) -> Tensor:
+        """The same ``(p,)`` of pairs alone: image i, ``(p, D)`` or ``(p, V, D)``, with text i, ``(p, D)``."""
+        views = image.unsqueeze(1) if image.dim() == 2 else image
+        best: Tensor = torch.einsum("pvd,pd->pv", views, text).amax(dim=1)
+        return best
 
     def image_inputs(self, images: Sequence[Photo], boxes: Sequence[Boxes] | None = None) -> ImageInputs:
         """Decode and pre-process photos.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import resources
+from importlib.resources.abc import Traversable
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
 from crossalign.objective import ObjectiveSettings
-from crossalign.settings import Settings, parse_settings
+from crossalign.settings import Settings, parse_settings, read_yaml
 
 __all__ = [
     "DataSettings",
@@ -364,12 +365,7 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise CrossAlignError(f"{path}: no such recipe file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise CrossAlignError(
-                f"recipe {path}: not UTF-8 (byte {error.start}); save it as UTF-8"
-            ) from None
+        file: Path | Traversable = path
     else:
         if str(source) not in available_recipes():
             if close := get_close_matches(str(source), available_recipes(), 1):
@@ -380,11 +376,8 @@ def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
             raise CrossAlignError(
                 f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml"
             )
-        text = (resources.files("crossalign.recipes") / f"{source}.yaml").read_text(encoding="utf-8")
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise CrossAlignError(f"recipe {source}: not valid YAML ({' '.join(str(error).split())})") from None
+        file = resources.files("crossalign.recipes") / f"{source}.yaml"
+    values = read_yaml(file, f"recipe {source}")
     if not isinstance(values, dict):
         raise CrossAlignError(f"recipe {source}: not a mapping of settings")
     parent = values.pop("extends", None)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
+import yaml
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["Settings", "parse_settings"]
+__all__ = ["Settings", "parse_settings", "read_yaml"]
 
 S = TypeVar("S", bound=BaseModel)
 # How pydantic calls something else in place of settings.
@@ -68,6 +71,23 @@ class Settings(BaseModel):
             if field.discriminator == "kind" and isinstance(part, dict) and "kind" not in part:
                 completed[name] = {"kind": field.default.kind, **part}
         return completed
+
+
+def read_yaml(file: Path | Traversable, told: str) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        told: what messages call it.
+
+    Raises:
+        CrossAlignError: it is not UTF-8, or not YAML.
+    """
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise CrossAlignError(f"{told}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
+        raise CrossAlignError(f"{told}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 def parse_settings(kind: type[S], values: Any, source: str) -> S:

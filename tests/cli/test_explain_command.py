@@ -416,6 +416,23 @@ def test_the_base_model_is_measured_on_the_collection_of_the_other(
         assert code == 0, err
 
 
+def test_models_that_are_judged_by_different_rules_are_not_subtracted(
+    world: World, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crossalign.explain import scores
+
+    # Asked for words and regions before and after context, of one model and then of the other.
+    rules = iter(["centre", "centre", "overlap", "overlap"])
+    monkeypatch.setattr(scores, "region_rule", lambda *_: next(rules))
+    code, out, err = call(world.run, "--score", "--json", "--against", world.base)
+    assert (code, err) == (0, "")
+    found = json.loads(out)["units"]["locals"]
+    assert found["accuracy"]["less_base"] is None
+    assert found["pointing"]["less_base"]["words"] == found["pointing"]["words"]
+    rules = iter(["centre", "centre", "overlap", "overlap"])
+    assert "judged differently" in call(world.run, "--score", "--against", world.base)[1]
+
+
 def test_scores_as_a_table(world: World, call: Call) -> None:
     code, out, _ = call(world.run, "--score", "--against", world.base)
     assert code == 0
@@ -520,3 +537,23 @@ def test_words_without_known_objects(world: World, call: Call, tmp_path: Path) -
     for mode in (["--score"], ["-o", "g", "--against", world.base]):
         told = problem(call(world.run, "--collection", collection.folder, *mode))
         assert "it is not known what its words mean; give boxes by --boxes or --entities" in told
+
+
+# ---- what cannot be looked for
+
+
+def test_a_model_that_covers_no_known_word_is_still_evaluated(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from crossalign.data.scenes import SceneTruth
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(SceneTruth, "words", lambda *_: ())
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(world.run), "--out", "result"])
+    told = capsys.readouterr()
+    assert not ended.value.code
+    assert "no word-to-region accuracy: no word with a known object is covered" in told.err
+    assert "saved: result" in told.out
+    assert (tmp_path / "result" / "results.json").is_file()
+    assert not (tmp_path / "result" / "grounding.json").exists()

@@ -138,6 +138,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     ("error", "code", "line"),
     [
         (CrossAlignError("a.jpg: broken; mend it"), 1, "crossalign: a.jpg: broken; mend it\n"),
+        (CrossAlignError("key '\x1b[2J\u202e'"), 1, "crossalign: key '\\x1b[2J\\u202e'\n"),
         (
             RuntimeError("two\n  lines"),
             70,

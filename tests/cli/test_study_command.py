@@ -160,6 +160,9 @@ def test_without_matplotlib_there_is_a_table_and_a_word(
         (["tiny.yaml", "--only", "bass"], 1, "study tiny: no variant 'bass'; there are base, whole"),
         (["tiny.yaml", "--seeds", "0;1"], 2, "'0;1' is not a list of different seeds such as 0,1,2"),
         (["tiny.yaml", "--seeds", "1,1"], 2, "not a list of different seeds"),
+        (["tiny.yaml", "--seeds", "01,1"], 2, "not a list of different seeds"),
+        (["tiny.yaml", "--seeds", f"{2**63}"], 2, "not a list of different seeds"),
+        (["tiny.yaml", "--seeds", ""], 2, "not a list of different seeds"),
         (
             ["tiny.yaml", "--set", "training.epoch=3"],
             1,

@@ -23,6 +23,7 @@ from crossalign.encoders.backbone import ImageBackbone
 from crossalign.evaluation import RetrievalResult
 from crossalign.model import RetrievalModel
 from crossalign.recipe import available_recipes, load_recipe
+from crossalign.sources import Sources
 from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
 from photo_collection import backbone, paint, write_collection, write_weights
@@ -254,7 +255,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
     def opened(*_: object) -> None:
         raise AssertionError("the data were opened")
 
-    monkeypatch.setattr(trainer.Sources, "open", opened)
+    monkeypatch.setattr(Sources, "open", opened)
 
 
 @pytest.mark.usefixtures("untrained")

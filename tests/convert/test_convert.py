@@ -455,5 +455,20 @@ def test_options_are_those_of_the_training_script(tmp_path: Path) -> None:
     states = [{"a": torch.zeros(1)}, {"b": torch.zeros(1)}]
     torch.save({"model": states, "opt": argparse.Namespace(margin=0.2)}, path)
     assert open_checkpoint(path).options == {"margin": 0.2}
+    torch.save({"model": states, "opt": {"margin": 0.2}}, path)
+    assert open_checkpoint(path).options == {"margin": 0.2}
     torch.save({"model": states, "opt": None}, path)
     assert open_checkpoint(path).options == {}
+    for strange in (["margin"], {1: 0.2}):
+        torch.save({"model": states, "opt": strange}, path)
+        with pytest.raises(CrossAlignError, match=r"options \('opt'\) are neither .* save vars\(opt\)"):
+            open_checkpoint(path)
+
+
+def test_a_value_from_the_file_is_told_in_short(tmp_path: Path) -> None:
+    case = CASES["vsrn-f30k"]()
+    deep: list[Any] = []
+    for _ in range(40):
+        deep = [deep, deep]
+    case.options["measure"] = deep
+    assert len(refusal(case, tmp_path)) < 400

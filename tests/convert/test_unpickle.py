@@ -205,6 +205,12 @@ def test_a_name_that_is_no_data_is_refused_and_never_called(
         (b"cargparse\nNamespace\n(dS'a'\nI1\nsb.", "a change inside a type"),
         (b"ccollections\nOrderedDict\n(dS'make'\nI1\nsb.", "a change inside a Maker"),
         (b"(lp0\n(dS'append'\nI1\nsb.", "a change inside a list"),
+        (b"cargparse\nNamespace\nI1\na.", "a change inside a type"),
+        (b"cargparse\nNamespace\n(I1\ne.", "a change inside a type"),
+        (b"ccollections\nOrderedDict\nS'a'\nI1\ns.", "a change inside a Maker"),
+        (b"ccollections\nOrderedDict\n(S'a'\nI1\nu.", "a change inside a Maker"),
+        (b"\x80\x04]\x94(K\x01\x90.", "a change inside a list"),
+        (b"\x80\x02c__builtin__\nlist\nX\x01\x00\x00\x00a\x85R.", "a container of something that is none"),
         (b"ccopy_reg\n_reconstructor\n(cargparse\nNamespace\nc__builtin__\ndict\nNtR.", "more than its attributes"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encoding 'rot13'"),
         (b"cnumpy\ndtype\n(S'O8'\ntR.", "type 'O8', which is neither numbers nor text"),
@@ -260,6 +266,40 @@ def test_a_tensor_is_no_larger_than_its_file(tmp_path: Path, arguments: bytes, r
     path = tmp_path / "model.pth"
     path.write_bytes(stream_of(REBUILD + b"(" + arguments + b"I00\nNtR.", numbers=FILLED))
     assert reason in refusal(path)
+
+
+def test_a_tensor_is_neither_added_to_nor_made_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    tensor = REBUILD + b"(" + storage(2) + b"I0\n(I2\nt(I1\ntI00\nNtR"
+    path.write_bytes(stream_of(b"\x80\x04" + tensor + b"(K\x01\x90.", numbers=FILLED))
+    assert "a change inside a Tensor" in refusal(path)
+    path.write_bytes(stream_of(b"c__builtin__\nlist\n(" + tensor + b"tR.", numbers=FILLED))
+    assert "a container of something that is none" in refusal(path)
+
+
+def test_a_file_that_copies_what_it_has_over_and_over_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.pkl"
+    once = b"c__builtin__\nlist\n(g0\ntR0"
+    path.write_bytes(b"(lp0\n" + 100 * b"I1\na" + once + b".")
+    assert len(read_pickled(path)) == 100
+    path.write_bytes(b"(lp0\n" + 100 * b"I1\na" + 100 * once + b".")
+    assert "more copies than the file is long" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "found"), [(b"I1\nI2\n", [2.0]), (b"I0\nI3\n", [1.0]), (b"I2\nI-1\n", None)]
+)
+def test_a_part_of_a_storage_begins_where_it_begins(
+    tmp_path: Path, part: bytes, found: list[float] | None
+) -> None:
+    path = tmp_path / "model.pth"
+    whole = storage(3).removesuffix(b"NtQ") + b"(S'part'\n" + part + b"ttQ"
+    numbers = struct.pack("<q3f", 3, 0.0, 1.0, 2.0)
+    path.write_bytes(stream_of(REBUILD + b"(" + whole + b"I1\n(I1\nt(I1\ntI00\nNtR.", numbers=numbers))
+    if found is None:
+        assert "a part of a storage that it does not have" in refusal(path)
+    else:
+        assert read_pickled(path).tolist() == found
 
 
 def test_such_a_stream_made_by_hand_is_read_where_it_is_honest(tmp_path: Path) -> None:

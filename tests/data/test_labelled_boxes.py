@@ -105,6 +105,9 @@ def test_words_of_a_label() -> None:
         ("children",),
     } <= words_of_label("person")
     assert words_of_label("Fire-Truck") == {("fire", "truck"), ("fire", "trucks")}
+    assert words_of_label("dining_table") == words_of_label("dining table")
+    assert words_of_label("tv/monitor") == {("tv", "monitor"), ("tv", "monitors")}
+    assert words_of_label("-") == frozenset()
     assert forms(["glass"]) == {("glass",), ("glasses",)}
     assert forms(["boy"]) == {("boy",), ("boys",)}
     assert forms(["bench"]) == {("bench",), ("benches",)}

@@ -103,6 +103,10 @@ def test_blip_reranks_a_search(call: Call, tmp_path: Path, tiny_photos: Callable
         expected = blip_score(blip, model, photos.folder / hit["file"], text)
         assert hit["score"] == pytest.approx(expected, abs=1e-4)
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    # Its words and regions lie in no common space.
+    code, out, err = call("explain", "blip", photos.folder / hits[0]["file"], text)
+    assert (code, out) == (1, "")
+    assert "this model is a cross-encoder (BLIP)" in err
     # A saved copy needs nothing of the original.
     model.save_pretrained(tmp_path / "copy")
     (tmp_path / "blip").rename(tmp_path / "gone")

@@ -26,13 +26,16 @@ def collection(tmp_path: Path) -> Collection:
     return write_collection(tmp_path / "collection", paint(tmp_path / "photos", 18))
 
 
-def model_of(collection: Collection, weights: Path, **image: object) -> RetrievalModel:
+def model_of(
+    collection: Collection, weights: Path, more: dict[str, object] | None = None, **image: object
+) -> RetrievalModel:
     torch.manual_seed(0)
     config = ModelConfig.model_validate(
         {
             "dim": 8,
             "image": {"backbones": [backbone(weights).model_dump()], **image},
             "text": {"encoder": {"kind": "gru", "word_dim": 6}},
+            **(more or {}),
         }
     )
     texts = [text for name in collection.splits for text in collection.split(name).texts]
@@ -69,6 +72,35 @@ def test_every_pair_is_what_the_towers_say_of_it_alone(collection: Collection, t
         assert len(pair.boxes) == len(pair.regions["locals"]) == 5
         assert len(pair.offsets) == len(pair.words["locals"])
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"image": {"encoder": {"kind": "camera", "heads": 2, "views": 3, "channels": 4, "positions": False}}},
+        *({"scorer": {"kind": kind}} for kind in ("scan", "sgr", "saf", "sgraf")),
+    ],
+    ids=["embedding", "views", "scan", "sgr", "saf", "sgraf"],
+)
+def test_a_pair_is_scored_as_among_all_others(
+    collection: Collection, tmp_path: Path, more: dict[str, dict[str, object]]
+) -> None:
+    scorer = dict(more.get("scorer", {}))
+    if scorer and scorer["kind"] != "scan":
+        scorer |= {"similarity_dim": 4, "regions": 5}
+    changes = {"scorer": scorer} if scorer else {}
+    model = model_of(collection, write_weights(tmp_path / "w.safetensors"), changes, **more.get("image", {}))
+    part, images, texts = Sources.open(collection.folder).split(model, "train")
+    every = np.arange(len(part.image_ids))
+    with torch.inference_mode():
+        seen, read = model.image_tower(images(every)), model.text_tower(texts(np.arange(len(part.texts))))
+        scores = model.scores(seen, read)
+    model.train()
+    for caption, pair in enumerate(encoded_pairs(model, part, images, texts, images_at_once=4)):
+        expected = scores[part.image_of_text[caption], caption].item()
+        assert pair.similarity == pytest.approx(expected, abs=1e-5)
+    assert model.training
 
 
 def test_chosen_captions_come_image_by_image(collection: Collection, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from crossalign.errors import CrossAlignError
 from crossalign.evaluation.grounding import (
     GroundingSample,
     GroundingTally,
@@ -228,7 +229,7 @@ def test_interval_draws_images_not_words() -> None:
 
 
 def test_nothing_to_measure() -> None:
-    with pytest.raises(ValueError, match="no word with a known object"):
+    with pytest.raises(CrossAlignError, match="no word with a known object"):
         grounding_accuracy([])
 
 
@@ -309,3 +310,9 @@ def test_models_that_counted_different_words_are_not_compared() -> None:
         tally([[True]]).less(tally([[True]], kinds="colour"))
     with pytest.raises(ValueError, match="different words"):
         tally([[True]]).less(tally([[True, True]]))
+    with pytest.raises(CrossAlignError, match="tokens of both models"):
+        tally([[True]]).less(tally([[True]], cut=0))
+    other = tally([[True]])
+    other.rule = "overlap"
+    with pytest.raises(ValueError, match="different rules: centre and overlap"):
+        tally([[True]]).less(other)

@@ -112,6 +112,7 @@ def test_what_is_shown_is_the_same_study(place: Place, tmp_path: Path) -> None:
         ({"seeds": []}, "seeds"),
         ({"seeds": [0, 0]}, "one stands there twice"),
         ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [2**63]}, "seeds"),
         ({"name": "a/b"}, "'a/b' names files"),
         ({"variants": {"base": {"recipe": "toy.yaml", "sets": {}}}}, "unknown key 'variants.base.sets'"),
         ({"variants": {"base": {"recipe": "toy.yaml", "against": "base"}}}, "'base' is no other variant"),
@@ -155,3 +156,14 @@ def test_studies_and_variants_that_are_not_there(place: Place, tmp_path: Path) -
     assert chosen_variants(study, ["+lca"]) == ("+lca",)
     with pytest.raises(CrossAlignError, match=r"no variant 'lca'; there are base, \+lca"):
         chosen_variants(study, ["lca"])
+
+
+def test_a_file_that_is_no_text_or_no_yaml_is_named_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for content, message in (
+        ("title: Größe".encode("latin-1"), r"mine\.yaml: not UTF-8 \(byte 9\); save it as UTF-8"),
+        (b"title: 2024-13-45", r"mine\.yaml: not valid YAML \(month must be in 1\.\.12"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(CrossAlignError, match=message):
+            load_study(path)

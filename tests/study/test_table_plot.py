@@ -104,12 +104,14 @@ def test_nothing_missing_or_wrong_is_hidden() -> None:
     runs["failed"], runs["differing"] = {"4": "out of luck"}, {"5": ["model.dim"]}
     summary["variants"]["base"]["against"] = {"variant": "better", "seeds": [0], "reason": "no ranks"}
     summary["unknown_records"] = ["old"]
+    summary["study"]["numbers"] = ["lca_entrpy"]
     assert list(notes(summary)) == [
         "base: not compared with better: no ranks",
         "better, seed 4: failed: out of luck",
         "better, seed 5: left out, made with other settings (model.dim); repeat the --set of then, or remove the "
         "record and run it again",
         "not run yet: none",
+        "no finished run has the number 'lca_entrpy'; it is misspelt, or what it measures is not on",
         "old: has records but is no variant of the study; remove them",
     ]
     page = study_page(summary, picture="study.png")
@@ -156,6 +158,18 @@ def test_the_picture_shows_the_numbers(summary: dict[str, Any], tmp_path: Path) 
     changed = copy.deepcopy(summary)
     changed["variants"]["better"]["test"]["rsum"] = spread(301.0, 308.0)
     assert (before != pixels(changed, tmp_path / "two.png")).any()
+
+
+def test_what_others_are_compared_with_has_a_colour_of_its_own(tmp_path: Path) -> None:
+    def blue(summary: dict[str, Any], name: str) -> int:
+        return int((pixels(summary, tmp_path / name) == (47, 109, 179)).all(axis=2).sum())
+
+    summary = copy.deepcopy(SUMMARY)
+    summary["variants"]["third"] = row(301.0, 301.5, against=comparison(-3.0))
+    before = blue(summary, "one.png")
+    assert before > 50
+    summary["variants"]["third"]["against"]["variant"] = "better"
+    assert blue(summary, "two.png") > 1.5 * before
 
 
 def test_further_numbers_have_panels_and_nothing_done_is_drawn_too(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from crossalign.model import RetrievalModel
 from crossalign.recipe import Recipe, load_recipe
-from crossalign.training import trainer
+from crossalign.training import parts, trainer
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
@@ -25,7 +25,7 @@ def recipe(toy: Path, *changes: str) -> Recipe:
 def scores(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The validation scores to come, one an epoch."""
     to_come: list[float] = []
-    monkeypatch.setattr(trainer, "split_metrics", lambda *_: {"rsum": to_come.pop(0)})
+    monkeypatch.setattr(parts, "split_metrics", lambda *_: {"rsum": to_come.pop(0)})
     return to_come
 
 

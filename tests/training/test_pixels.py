@@ -21,6 +21,7 @@ from crossalign.model import RetrievalModel
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training import trainer
+from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
@@ -98,7 +99,7 @@ def test_photos_and_their_network_train_end_to_end(collection: Collection, tmp_p
     # The network's own weights moved, and the model folder alone holds them.
     model = RetrievalModel.from_pretrained(tmp_path / "run")
     torch.manual_seed(3)
-    fresh = trainer.assemble_model(settings, Sources.open(collection.folder))
+    fresh = assemble_model(settings, Sources.open(collection.folder))
     moved = [
         not torch.equal(value, model.image_tower.backbones.state_dict()[name])
         for name, value in fresh.image_tower.backbones.state_dict().items()
@@ -176,7 +177,7 @@ def batches(
 ) -> list[Batch]:
     settings = recipe(collection)
     sources = Sources.open(collection.folder)
-    split, images, texts = sources.split(trainer.assemble_model(settings, sources), "train", **data)
+    split, images, texts = sources.split(assemble_model(settings, sources), "train", **data)
     sampler = PairSampler(split, 8, seed)
     sampler.seek(epoch)
     return list(TrainingLoader(split, images, texts, sampler, workers))
@@ -247,7 +248,7 @@ def test_a_flip_mirrors_and_a_crop_keeps_its_share(tmp_path: Path, collection: C
 def test_validation_is_never_augmented(collection: Collection) -> None:
     settings = recipe(collection)
     sources = Sources.open(collection.folder)
-    model = trainer.assemble_model(settings, sources)
+    model = assemble_model(settings, sources)
     _, images, _ = sources.split(model, "train", flip=1.0, crop=0.5)
     plain = images(np.arange(4)).pixels
     again = images(np.arange(4)).pixels

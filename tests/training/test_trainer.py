@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.recipe import load_recipe
-from crossalign.training import trainer
+from crossalign.training import parts, trainer
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.guards import CollapseGuard
 from crossalign.training.metrics import read_metrics
@@ -208,7 +208,7 @@ def test_a_kill_around_a_new_best_leaves_the_model_that_the_checkpoint_calls_bes
 ) -> None:
     """Epoch 2 is the best and the run dies as it is kept; run again, on a device not exact to the bit, it is not."""
     scores = iter([100.0, 200.0, 50.0, 60.0])
-    monkeypatch.setattr(trainer, "split_metrics", lambda *_: {"rsum": next(scores)})
+    monkeypatch.setattr(parts, "split_metrics", lambda *_: {"rsum": next(scores)})
     kept = getattr(trainer, place)
     calls = []
 
@@ -245,7 +245,7 @@ def half_precision(scale: float) -> Fabric:
 def test_steps_that_overflow_float16_are_left_out_and_resumed_exactly(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "build_fabric", lambda settings, processes: half_precision(2.0**13))
+    monkeypatch.setattr(parts, "build_fabric", lambda settings, processes: half_precision(2.0**13))
     recipe = load_recipe(toy, ["training.checkpoint_every=1"])
     train(recipe, tmp_path / "whole", progress=False)
     steps = [
@@ -273,7 +273,7 @@ def test_steps_that_overflow_float16_are_left_out_and_resumed_exactly(
 def test_a_gradient_that_overflows_at_every_scale_stops(
     toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "build_fabric", lambda settings, processes: half_precision(2.0**100))
+    monkeypatch.setattr(parts, "build_fabric", lambda settings, processes: half_precision(2.0**100))
     recipe = load_recipe(toy, ["training.epochs=20"])
     with pytest.raises(CrossAlignError, match=r"step 31: the gradient is not finite"):
         train(recipe, tmp_path / "run", progress=False)

@@ -147,6 +147,8 @@ def command(
             typer.echo(told, err=True)
     if out is not None:
         measured.save(out)
+    if measured.no_grounding:
+        typer.echo(f"no word-to-region accuracy: {measured.no_grounding}", err=True)
     if as_json:
         typer.echo(json.dumps(measured.to_dict()))
         return

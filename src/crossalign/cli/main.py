@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from crossalign import __version__
-from crossalign.errors import CrossAlignError
+from crossalign.errors import CrossAlignError, printable
 
 __all__ = ["app", "main"]
 
@@ -106,20 +106,22 @@ def main(arguments: list[str] | None = None) -> None:
     except CrossAlignError as error:
         if debug:
             raise
-        typer.echo(f"crossalign: {error}", err=True)
+        _tell(str(error))
         sys.exit(1)
     except Exception as error:
         if debug:
             raise
         if isinstance(error, OSError) and (told := _about_file(error)) is not None:
-            typer.echo(f"crossalign: {told}", err=True)
+            _tell(told)
             sys.exit(1)
         message = " ".join(str(error).split()) or "no message"
-        typer.echo(
-            f"crossalign: unexpected {type(error).__name__}: {message} (add --debug for the traceback)",
-            err=True,
-        )
+        _tell(f"unexpected {type(error).__name__}: {message} (add --debug for the traceback)")
         sys.exit(70)
+
+
+def _tell(problem: str) -> None:
+    """Names and keys come from files: what would command the terminal is spelt out."""
+    typer.echo("crossalign: " + "\n".join(map(printable, problem.split("\n"))), err=True)
 
 
 def _about_file(error: OSError) -> str | None:

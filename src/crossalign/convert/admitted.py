@@ -14,11 +14,13 @@ from torch import Tensor
 
 __all__ = [
     "ADMITTED",
+    "CONTAINERS",
     "Attributes",
     "DamagedError",
     "Maker",
     "ObjectArray",
     "ObjectType",
+    "PlainDict",
     "RefusedError",
     "Storage",
     "StorageType",
@@ -56,6 +58,9 @@ class PlainDict(dict):
         pass
 
 
+CONTAINERS: tuple[type, ...] = (list, tuple, dict, PlainDict, set, frozenset)
+
+
 @dataclass(frozen=True)
 class Maker:
     """A function that a pickle may call; frozen, and of a type of its own, so that nothing else is called."""
@@ -89,7 +94,7 @@ class DataType:
     """A NumPy type of numbers or texts; never one of objects."""
 
     __slots__ = ("order", "text")
-    PATTERN = re.compile(r"([<>|=]?)(b1|[iu][1248]|f[248]|c8|c16|[SU]\d{1,6})")
+    PATTERN = re.compile(r"([<>|=]?)(b1|[iu][1248]|f[248]|c8|c16|[SU][1-9]\d{0,5})")
 
     def __init__(self, text: Any, *_: Any) -> None:
         found = self.PATTERN.fullmatch(text) if isinstance(text, str) else None
@@ -179,7 +184,19 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tenso
     last = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if last >= len(storage.values) or math.prod(size) > len(storage.values) - offset:
         raise DamagedError("a tensor larger than its storage")
-    return storage.values.as_strided(size, stride, offset)
+    # Of a storage that is a part of another one, the offset counts from where the part begins.
+    return storage.values.as_strided(size, stride, storage.values.storage_offset() + offset)
+
+
+def _container(kind: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes one container of another; of anything else, such as a tensor, it could be larger than the file."""
+
+    def make(*items: Any) -> Any:
+        if len(items) > 1 or not all(type(item) in CONTAINERS for item in items):
+            raise RefusedError("a container of something that is none")
+        return kind(*items)
+
+    return make
 
 
 def _parameter(data: Any, *_: Any) -> Tensor:
@@ -206,12 +223,17 @@ _OBJECTS = ("argparse.Namespace", "vocab.Vocabulary", "lib.vocab.Vocabulary", "_
 
 ADMITTED: Mapping[str, Any] = {
     **dict.fromkeys(_OBJECTS, Attributes),
-    "collections.OrderedDict": Maker(PlainDict),
+    "collections.OrderedDict": Maker(_container(PlainDict)),
     "_codecs.encode": Maker(_encoded),
     **{
-        f"{module}.{name}": Maker(kind)
+        f"{module}.{name}": Maker(make)
         for module in ("builtins", "__builtin__")
-        for name, kind in (("set", set), ("frozenset", frozenset), ("list", list), ("dict", PlainDict))
+        for name, make in (
+            ("set", _container(set)),
+            ("frozenset", _container(frozenset)),
+            ("list", _container(list)),
+            ("dict", _container(PlainDict)),
+        )
     },
     **dict.fromkeys(("builtins.object", "__builtin__.object"), object),
     **dict.fromkeys(("copyreg._reconstructor", "copy_reg._reconstructor"), Maker(_object)),
@@ -234,7 +256,7 @@ ADMITTED: Mapping[str, Any] = {
     "torch._utils._rebuild_tensor": Maker(_tensor),
     "torch._utils._rebuild_tensor_v2": Maker(_tensor),
     "torch._utils._rebuild_parameter": Maker(_parameter),
-    "torch.Size": Maker(tuple),
+    "torch.Size": Maker(_container(tuple)),
 }
 
 

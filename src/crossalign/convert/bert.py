@@ -101,7 +101,10 @@ def _settings(place: Path) -> tuple[Path, dict[str, Any]]:
 
 def _check_words(path: Path, expected: int) -> None:
     # Some of the words are what other ways of splitting take for the end of a line.
-    words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        words = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise CrossAlignError(f"{path}: not UTF-8 (byte {error.start}); fetch the file again") from None
     if len(words) != expected or len(set(words)) != expected:
         raise CrossAlignError(
             f"{path}: {len(words)} words, but the settings beside it say {expected}; fetch both again"

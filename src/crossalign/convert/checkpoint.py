@@ -92,17 +92,18 @@ class Checkpoint:
 def open_checkpoint(path: str | Path) -> Checkpoint:
     """Read what ``torch.save`` wrote of ``{"model": [image state, text state, ...], "opt": options}``.
 
+    Options are those of ``argparse`` or a dictionary of them.
+
     Raises:
-        CrossAlignError: it cannot be read (see :func:`~crossalign.convert.unpickle.read_pickled`) or holds no list
-            of state dicts.
+        CrossAlignError: it cannot be read (see :func:`~crossalign.convert.unpickle.read_pickled`), holds no list of
+            state dicts, or options of another kind.
     """
     content = read_pickled(path)
     options: dict[str, Any] = {}
     states = content
     if isinstance(content, dict):
         states = content.get("model")
-        if isinstance(content.get("opt"), Attributes):
-            options = content["opt"].values
+        options = _options(content.get("opt"), path)
     if (
         not isinstance(states, list | tuple)
         or not 2 <= len(states) <= len(PARTS)
@@ -118,6 +119,18 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
             "image encoder and the text encoder"
         )
     return Checkpoint(str(path), tuple(_unwrapped(state) for state in states), options)
+
+
+def _options(told: Any, path: str | Path) -> dict[str, Any]:
+    """Options as ``argparse`` had them, or saved as ``vars`` of that; none where the checkpoint has none."""
+    if told is None:
+        return {}
+    values = told.values if isinstance(told, Attributes) else told
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise CrossAlignError(
+            f"{path}: its options ('opt') are neither those of argparse nor a dictionary by name; save vars(opt)"
+        )
+    return values
 
 
 def _unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import NoReturn
 
@@ -10,6 +11,10 @@ from crossalign.convert.checkpoint import Checkpoint
 from crossalign.errors import CrossAlignError
 
 __all__ = ["choice_option", "positive_option", "refuse_option", "refuse_options"]
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 2
 
 
 def refuse_options(
@@ -71,7 +76,8 @@ def refuse_option(checkpoint: Checkpoint, name: str) -> NoReturn:
     Raises:
         CrossAlignError: always.
     """
-    value = " ".join(repr(checkpoint.options[name]).split())
+    # Cut short: the value is whatever the file holds.
+    value = " ".join(_SHORT.repr(checkpoint.options[name]).split())
     raise CrossAlignError(
         f"{checkpoint.source}: trained with {name}={value}, for which there is no setting here"
     )

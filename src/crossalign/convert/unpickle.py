@@ -13,6 +13,7 @@ import numpy as np
 
 from crossalign.convert.admitted import (
     ADMITTED,
+    CONTAINERS,
     Array,
     Attributes,
     DamagedError,
@@ -31,6 +32,7 @@ from crossalign.errors import CrossAlignError
 
 __all__ = ["read_numpy", "read_pickled"]
 
+_COPIED = (*CONTAINERS, str, bytes)
 # The first two numbers of what torch.save wrote before it turned to zip files (1.6).
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # Of the old tar format, in its first header.
@@ -41,8 +43,8 @@ PROTO STOP FRAME MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE
 INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8
 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
-EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS
-EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET
+EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST
+EMPTY_DICT DICT EMPTY_SET FROZENSET
 PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET
 STACK_GLOBAL BINPERSID
 """
@@ -70,6 +72,10 @@ class _Reader(pickle._Unpickler):
     """A pickle machine that knows the opcodes of data, and calls and changes nothing but what is admitted.
 
     In Python's own form, not in C: its memo is a dictionary, so that no number in a file makes it large.
+
+    Args:
+        size: of the file in bytes; what it makes is not larger by much.
+        storages: those of its tensors; None: it may have none.
     """
 
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = _Opcodes(
@@ -77,20 +83,23 @@ class _Reader(pickle._Unpickler):
     )
     stack: list[Any]
     append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
 
     def __init__(
         self,
         file: IO[bytes],
-        storages: dict[str, Storage],
-        limit: int,
+        size: int,
+        storages: dict[str, Storage] | None = None,
         admitted: Mapping[str, Any] = ADMITTED,
         mend: str | None = None,
     ) -> None:
         super().__init__(file, encoding="latin1")
-        self.storages = storages
-        self.limit = limit
+        self.storages = {} if storages is None else storages
+        # A file of plain data has no storages.
+        self.limit = 0 if storages is None else size
+        self.copies = size
         self.admitted = admitted
         self.mend = mend
 
@@ -114,7 +123,10 @@ class _Reader(pickle._Unpickler):
         storage = self.storages[key]
         if view and view[0] is not None:
             _, offset, length = view[0]
-            return Storage(storage.values[offset : offset + length], storage.buffer)
+            whole = len(storage.values)
+            if not all(isinstance(number, int) and 0 <= number <= whole for number in (offset, length)):
+                raise DamagedError("a part of a storage that it does not have")
+            return Storage(storage.values.narrow(0, offset, length), storage.buffer)
         return storage
 
     def load_reduce(self) -> None:
@@ -122,7 +134,37 @@ class _Reader(pickle._Unpickler):
         maker = self.stack[-1]
         if not isinstance(maker, Maker):
             raise RefusedError("a call of something that is no function")
+        # Every copy has to be paid for by bytes of the file, or few of them could make much of what is remembered.
+        self.copies -= sum(len(part) for part in arguments if type(part) in _COPIED)
+        if self.copies < 0:
+            raise DamagedError("more copies than the file is long")
         self.stack[-1] = maker.make(*arguments)
+
+    def _last(self, *kinds: type) -> Any:
+        """The container that something is put into; what else has such methods is not changed by a file."""
+        if type(self.stack[-1]) not in kinds:
+            raise RefusedError(f"a change inside a {type(self.stack[-1]).__name__}")
+        return self.stack[-1]
+
+    def load_append(self) -> None:
+        value = self.stack.pop()
+        self._last(list).append(value)
+
+    def load_appends(self) -> None:
+        values = self.pop_mark()
+        self._last(list).extend(values)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._last(dict, PlainDict)[key] = value
+
+    def load_setitems(self) -> None:
+        items = self.pop_mark()
+        self._last(dict, PlainDict).update(zip(items[::2], items[1::2], strict=True))
+
+    def load_additems(self) -> None:
+        values = self.pop_mark()
+        self._last(set).update(values)
 
     def load_newobj(self) -> None:
         arguments = self.stack.pop()
@@ -159,6 +201,11 @@ class _Reader(pickle._Unpickler):
             raise DamagedError("it ends early")
         self.append(found)
 
+    dispatch[pickle.APPEND[0]] = load_append
+    dispatch[pickle.APPENDS[0]] = load_appends
+    dispatch[pickle.SETITEM[0]] = load_setitem
+    dispatch[pickle.SETITEMS[0]] = load_setitems
+    dispatch[pickle.ADDITEMS[0]] = load_additems
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.BUILD[0]] = load_build
@@ -198,7 +245,7 @@ def read_numpy(path: str | Path) -> Any:
         shape, _, kind = header(file)
         if not kind.hasobject:
             return np.load(Path(path), mmap_mode="r", allow_pickle=False)
-        held = _Reader(file, {}, 0, admitted_objects(), _VECTORS_ALONE).load()
+        held = _Reader(file, size, None, admitted_objects(), _VECTORS_ALONE).load()
         if not isinstance(held, ObjectArray) or held.shape != shape:
             raise DamagedError("what is pickled is not the array that its header tells of")
         return held.items if shape else held.items[0]
@@ -243,23 +290,22 @@ def _read(file: IO[bytes], size: int) -> Any:
         return _read_zip(file, size)
     if head[_TAR_AT:] == _TAR:
         raise RefusedError("the tar format that torch left in 2017; save it again with a later torch")
-    storages: dict[str, Storage] = {}
-    # A plain pickle has no storages.
-    first = _Reader(file, storages, 0).load()
+    first = _Reader(file, size).load()
     if isinstance(first, int) and first == _MAGIC:
-        return _read_stream(file, size, storages)
+        return _read_stream(file, size)
     return first
 
 
-def _read_stream(file: IO[bytes], size: int, storages: dict[str, Storage]) -> Any:
+def _read_stream(file: IO[bytes], size: int) -> Any:
     """After the magic number: protocol, machine, content, keys of the storages, then their numbers."""
-    if _Reader(file, storages, 0).load() != _PROTOCOL:
+    if _Reader(file, size).load() != _PROTOCOL:
         raise DamagedError("of an unknown version")
-    machine = _Reader(file, storages, 0).load()
+    machine = _Reader(file, size).load()
     if machine.get("little_endian") is not True:
         raise RefusedError("the byte order of another kind of machine")
-    content = _Reader(file, storages, size).load()
-    keys = _Reader(file, storages, 0).load()
+    storages: dict[str, Storage] = {}
+    content = _Reader(file, size, storages).load()
+    keys = _Reader(file, size).load()
     if not isinstance(keys, list) or set(keys) != storages.keys():
         raise DamagedError("its list of storages is not that of its tensors")
     for key in keys:
@@ -291,7 +337,7 @@ def _read_zip(file: IO[bytes], size: int) -> Any:
         if f"{folder}byteorder" in entries and archive.read(f"{folder}byteorder") != b"little":
             raise RefusedError("the byte order of another kind of machine")
         storages: dict[str, Storage] = {}
-        content = _Reader(io.BytesIO(archive.read(found[0])), storages, size).load()
+        content = _Reader(io.BytesIO(archive.read(found[0])), size, storages).load()
         for key, storage in storages.items():
             with archive.open(f"{folder}data/{key}") as part:
                 if _fill(part, storage.buffer) != len(storage.buffer):

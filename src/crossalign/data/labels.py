@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
-__all__ = ["COCO_LABELS", "forms", "words_of_label"]
+__all__ = ["COCO_LABELS", "WORD", "forms", "words_of_label"]
 
 COCO_LABELS: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -93,10 +94,19 @@ _PLURALS = {
 }
 
 
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+"""Where a text is divided into words."""
+
+
 def words_of_label(label: str) -> frozenset[tuple[str, ...]]:
-    """The phrases that name a label, in lower case: itself and words of the same meaning, singular and plural."""
-    names = (label.lower(), *_OTHER_WORDS.get(label.lower(), ()))
-    return frozenset(form for name in names for form in forms(name.replace("-", " ").split()))
+    """The phrases that name a label, in lower case: itself and words of the same meaning, singular and plural.
+
+    A label is divided wherever captions are, so also ``dining_table`` and ``tv/monitor``. None for one without a word.
+    """
+    known = " ".join(WORD.findall(label.lower()))
+    names = (label.lower(), *_OTHER_WORDS.get(known, ()))
+    phrases = (WORD.findall(name) for name in names)
+    return frozenset(form for words in phrases if words for form in forms(words))
 
 
 def forms(words: Iterable[str]) -> set[tuple[str, ...]]:

@@ -16,10 +16,12 @@ from crossalign.data.batch import ImageInputs, TextInputs
 from crossalign.data.collection import Split
 from crossalign.data.loading import ImageSource, TextSource
 from crossalign.encoding import Encoding
+from crossalign.errors import CrossAlignError
 from crossalign.evaluation.grounding import GroundingSample
 from crossalign.evaluation.region_match import GroundedWord
 from crossalign.model import RetrievalModel, evaluation_mode
 from crossalign.progress import track
+from crossalign.scorers.settings import CrossEncoderSettings
 
 __all__ = ["UNITS", "EncodedPair", "Units", "encode_pairs", "encoded_pairs"]
 
@@ -71,7 +73,8 @@ def encoded_pairs(
         captions: positions of the wanted captions in the split; all of them by default.
 
     Raises:
-        CrossAlignError: the regions of imported features without boxes; a photo that cannot be read.
+        CrossAlignError: the regions of imported features without boxes; a photo that cannot be read; a model whose
+            words and regions lie in no common space.
     """
     wanted = np.arange(len(split.texts)) if captions is None else np.sort(captions)
     wanted = wanted[np.argsort(split.image_of_text[wanted], kind="stable")]
@@ -108,13 +111,18 @@ def encode_pairs(
         texts, image_ids, caption_ids: of each caption.
 
     Raises:
-        CrossAlignError: the regions of imported features have no boxes.
+        CrossAlignError: the regions of imported features have no boxes, or the model is a cross-encoder.
     """
+    if isinstance(model.config.scorer, CrossEncoderSettings):
+        raise CrossAlignError(
+            "this model is a cross-encoder (BLIP): it reads word by word next to the photo, and its words and regions "
+            "lie in no common space; take a model with embeddings, or SCAN, SGR, SAF or SGRAF"
+        )
     image_inputs, text_inputs = image_inputs.to(model.device), text_inputs.to(model.device)
     with evaluation_mode(model):
         boxes = model.image_tower.region_boxes(image_inputs).float().cpu()
         image, text = model.image_tower(image_inputs), model.text_tower(text_inputs)
-    scores = model.scores(image, text).cpu()
+        scores = model.pair_scores(image, text, torch.as_tensor(image_of_text, device=model.device)).cpu()
     regions, words, real = _unit_vectors(image), _unit_vectors(text), image.mask.cpu()
     pairs = []
     for row, at in enumerate(image_of_text):
@@ -125,7 +133,7 @@ def encode_pairs(
                 image_id=image_ids[row],
                 caption_id=caption_ids[row],
                 text=texts[row],
-                similarity=float(scores[at, row]),
+                similarity=float(scores[row]),
                 regions={units: vectors[at][kept] for units, vectors in regions.items()},
                 words={units: vectors[row, : len(offsets)] for units, vectors in words.items()},
                 # An image without any region may have a padded unit and no box for it.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crossalign.errors import CrossAlignError
 from crossalign.evaluation.region_match import (
     GroundedWord,
     Rule,
@@ -180,10 +181,13 @@ class GroundingTally:
         """What all words together come to.
 
         Raises:
-            ValueError: there was no word with a known object.
+            CrossAlignError: no token of the model covers a word with a known object.
         """
         if not any(self._covered):
-            raise ValueError("no word with a known object; give samples whose spans are covered by tokens")
+            raise CrossAlignError(
+                "no word with a known object is covered by a token of the model; see whether its texts are cut off "
+                "(max_length), and whether the split's words are known"
+            )
         hits, chances = self._kept(self._hits), self._kept(self._chances)
         won, total = self._by_image(hits, self._kept(self._owners))
         return GroundingResult(
@@ -204,11 +208,16 @@ class GroundingTally:
         Words that a token of either model does not cover are left out.
 
         Raises:
-            ValueError: the two have counted different words.
+            ValueError: the two have counted different words, or by different rules.
+            CrossAlignError: there is no word that both models cover.
         """
         if (self._owners, self._kinds) != (base._owners, base._kinds):
             raise ValueError("the two models have counted different words; give both the same captions")
+        if self.rule != base.rule:
+            raise ValueError(f"the two models were judged by different rules: {self.rule} and {base.rule}")
         both = [mine and other for mine, other in zip(self._covered, base._covered, strict=True)]
+        if not any(both):
+            raise CrossAlignError("no word with a known object is covered by tokens of both models")
         gains = [int(mine) - int(other) for mine, other in zip(self._hits, base._hits, strict=True)]
         won, total = self._by_image(list(compress(gains, both)), list(compress(self._owners, both)))
         interval = _interval(won, total, resamples, seed)
@@ -232,7 +241,7 @@ def grounding_accuracy(
     """Word-to-region accuracy over captions, against chance, with a bootstrap interval.
 
     Raises:
-        ValueError: no sample has a word with a known object.
+        CrossAlignError: no sample has a word with a known object that a token covers.
     """
     tally = GroundingTally(rule)
     for sample in samples:

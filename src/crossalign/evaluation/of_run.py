@@ -38,6 +38,7 @@ class RunEvaluation:
         gallery: what it made of the split.
         result: retrieval in both directions.
         grounding: word-to-region accuracy, where the collection knows what its words mean; None for an ensemble.
+        no_grounding: why it could not be measured, although the collection knows; empty where it was or was not asked.
     """
 
     model: RetrievalModel
@@ -46,6 +47,7 @@ class RunEvaluation:
     result: RetrievalResult
     grounding: GroundingResult | None
     more_sources: tuple[Sources, ...] = ()
+    no_grounding: str = ""
 
     def save(self, folder: str | Path) -> None:
         """Write the result's folder, replacing an old result.
@@ -136,8 +138,14 @@ def evaluate_run(
     )
     result = encoded.result(folds=folds, command=command)
     result = replace(result, trained_on=trained_on(name))
-    grounding = ground_scenes(model, sources, split) if has_scene_truth(sources) else None
-    return RunEvaluation(model, sources, encoded.gallery, result, grounding)
+    grounding, why = None, ""
+    if has_scene_truth(sources):
+        try:
+            grounding = ground_scenes(model, sources, split)
+        except CrossAlignError as error:
+            # Retrieval has been measured by now, and is what was asked for first.
+            why = str(error)
+    return RunEvaluation(model, sources, encoded.gallery, result, grounding, no_grounding=why)
 
 
 def _second_sources(name: str | Path, model: RetrievalModel, first: Sources, raw: bool) -> Sources:

@@ -45,9 +45,13 @@ class WordScores:
         """Accuracy with interval and chance."""
         return self.tallies[units, measure].result()
 
-    def less(self, base: WordScores, units: Units, measure: Measure) -> GroundingDifference:
-        """By how much these words are found more often than by a base model."""
-        return self.tallies[units, measure].less(base.tallies[units, measure])
+    def less(self, base: WordScores, units: Units, measure: Measure) -> GroundingDifference | None:
+        """By how much these words are found more often than by a base model.
+
+        None where different things make a region right for the two, as for detected boxes and the cells of a grid.
+        """
+        mine, other = self.tallies[units, measure], base.tallies[units, measure]
+        return mine.less(other) if mine.rule == other.rule else None
 
     def to_json(self, base: WordScores | None = None) -> dict[str, Any]:
         """As plain values: by units and measure the result and, against a base model, the difference."""
@@ -55,7 +59,8 @@ class WordScores:
         for units, measure in self.tallies:
             entry = self.result(units, measure).to_json()
             if base is not None:
-                entry["less_base"] = self.less(base, units, measure).to_json()
+                less = self.less(base, units, measure)
+                entry["less_base"] = None if less is None else less.to_json()
             values.setdefault(units, {})[measure] = entry
         return values
 
@@ -106,8 +111,7 @@ def score_table(name: str, scores: WordScores, base_name: str, base: WordScores 
             low, high = result.interval
             less = ""
             if base is not None and one is scores:
-                gain = scores.less(base, units, measure)
-                less = f"{gain.difference:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f})"
+                less = _told_difference(scores.less(base, units, measure))
             table.add_row(
                 *(("", "") if place else (_SAID[units], _SAID[measure])),
                 shown,
@@ -119,3 +123,9 @@ def score_table(name: str, scores: WordScores, base_name: str, base: WordScores 
                 end_section=place == len(models) - 1,
             )
     return table
+
+
+def _told_difference(gain: GroundingDifference | None) -> str:
+    if gain is None:
+        return "judged differently"
+    return f"{gain.difference:+.1f} ({gain.interval[0]:+.1f} to {gain.interval[1]:+.1f})"

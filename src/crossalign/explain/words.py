@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+
+from crossalign.data.labels import WORD
 
 __all__ = ["CaptionWord", "caption_words"]
 
-_WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 # Articles, pronouns, prepositions, conjunctions, auxiliaries: English words that name nothing one could point at.
 _FUNCTION_WORDS = """
 a an the this that these those some any each every another other others both all
@@ -39,4 +39,4 @@ class CaptionWord:
 
 def caption_words(text: str) -> list[CaptionWord]:
     """The words of a text in order, without punctuation."""
-    return [CaptionWord(found.start(), found.end(), found.group()) for found in _WORD.finditer(text)]
+    return [CaptionWord(found.start(), found.end(), found.group()) for found in WORD.finditer(text)]

@@ -47,20 +47,32 @@ def _rows(figure: Any, summary: Mapping[str, Any]) -> None:
     measured = _measured(summary, None)
     figure.set_size_inches(7.0, 1.3 + 0.34 * max(len(measured), 1))
     axes = figure.add_subplot()
+    reach = _reach(summary, list(measured))
     for place, (name, value) in enumerate(measured.items()):
-        colour = COLOURS[0] if name == summary["study"]["baseline"] else COLOURS[1]
+        colour = COLOURS[0] if name in reach else COLOURS[1]
         below = [place + 0.2] * len(value["values"])
         axes.plot(value["values"], below, ".", color=colour, alpha=0.45, markersize=5)
         axes.errorbar(value["mean"], place, xerr=value["sd"], fmt="o", color=colour, capsize=4, markersize=6)
     if not measured:
         axes.annotate("no run yet", (0.5, 0.5), xycoords="axes fraction", color="#888888", ha="center")
-    if (base := measured.get(summary["study"]["baseline"])) is not None:
-        axes.axvline(base["mean"], color=COLOURS[0], linewidth=1, linestyle="--", alpha=0.6)
+    for name, (first, last) in reach.items():
+        ends = (first - 0.5, last + 0.5)
+        axes.vlines(measured[name]["mean"], *ends, colors=COLOURS[0], linewidth=1, linestyles="--", alpha=0.6)
     axes.set_yticks(range(len(measured)), list(measured))
     axes.set_ylim(max(len(measured), 1) - 0.5, -0.5)
     axes.set_xlabel(f"R@sum, {summary['split']} split (mean ± standard deviation over seeds)")
     axes.margins(x=0.08)
     _plain(axes, "x")
+
+
+def _reach(summary: Mapping[str, Any], shown: list[str]) -> dict[str, tuple[int, int]]:
+    """For every variant that others are compared with, the first and last row that its line should reach."""
+    rows: dict[str, list[int]] = {}
+    for place, name in enumerate(shown):
+        against = summary["variants"][name]["against"]
+        for base in {name if against is None else against["variant"]} & set(shown):
+            rows.setdefault(base, [shown.index(base)]).append(place)
+    return {name: (min(places), max(places)) for name, places in rows.items()}
 
 
 def _lines(figure: Any, summary: Mapping[str, Any]) -> None:

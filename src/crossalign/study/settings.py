@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from crossalign.errors import CrossAlignError
-from crossalign.settings import Settings, parse_settings
+from crossalign.settings import Settings, parse_settings, read_yaml
 
 __all__ = ["PlotSettings", "StudySettings", "Variant", "as_override", "available_studies", "load_study"]
 
@@ -77,7 +78,7 @@ class StudySettings(Settings):
     )
     set: Overrides = Field(default=(), description="settings changed in all runs, before the variant's own")
     baseline: str = Field(description="the variant that others are compared with")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(
         default=(0, 1, 2), min_length=1, description="unless --seeds is given"
     )
     variants: dict[str, Variant] = Field(min_length=1, description="by name, in the order of the table")
@@ -144,18 +145,14 @@ def load_study(source: str | Path) -> StudySettings:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise CrossAlignError(f"{path}: no such study file")
-        text = path.read_text(encoding="utf-8")
+        file: Path | Traversable = path
     elif str(source) in available_studies():
-        text = (resources.files("crossalign.studies") / f"{source}.yaml").read_text(encoding="utf-8")
+        file = resources.files("crossalign.studies") / f"{source}.yaml"
     else:
         raise CrossAlignError(
             f"no study '{source}'; there are {', '.join(available_studies())}, or give a .yaml"
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise CrossAlignError(f"study {source}: not valid YAML ({' '.join(str(error).split())})") from None
-    study = parse_settings(StudySettings, values, f"study {source}")
+    study = parse_settings(StudySettings, read_yaml(file, f"study {source}"), f"study {source}")
     placed = {
         name: variant.model_copy(update={"recipe": _place(variant.recipe, path.parent)})
         for name, variant in study.variants.items()

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
+from crossalign.study.suite_data import kind_of
 from crossalign.study.suite_notes import suite_notes
 
-__all__ = ["markdown_table", "notes", "origin_line", "study_page", "study_table"]
+__all__ = ["markdown_table", "notes", "origin_line", "study_command", "study_page", "study_table"]
 
 RECALLS = {
     "i2t_r1": "i→t R@1",
@@ -100,6 +101,11 @@ def notes(summary: Summary) -> Iterator[str]:
             yield f"{name}: not compared with {against['variant']}: {against['reason']}"
     for seeds, names in sorted(waiting.items(), reverse=True):
         yield f"not run yet{seeds}: {', '.join(names)}"
+    done = [row for row in summary["variants"].values() if row["runs"]["done"]]
+    for name in summary["study"]["numbers"]:
+        # Numbers of a suite have notes of their own.
+        if done and kind_of(name) is None and not any(name in row.get("numbers", {}) for row in done):
+            yield f"no finished run has the number '{name}'; it is misspelt, or what it measures is not on"
     yield from suite_notes(summary)
     for variant in summary["unknown_records"]:
         yield f"{variant}: has records but is no variant of the study; remove them"
@@ -142,9 +148,14 @@ def study_page(summary: Summary, *, picture: str | None = None) -> str:
         lines += [*told, ""]
     if picture is not None:
         lines += [f"![R@sum of every variant]({picture})", ""]
-    changes = "".join(f" --set {override}" for override in summary["overrides"])
-    lines += [f"`crossalign study {study['name']}{changes}`. {origin_line(summary)}", ""]
+    lines += [f"`{study_command(summary)}`. {origin_line(summary)}", ""]
     return "\n".join(lines)
+
+
+def study_command(summary: Summary) -> str:
+    """What makes a study's runs."""
+    words = ["crossalign study", summary["study"]["name"]]
+    return " ".join([*words, *(f"--set {override}" for override in summary["overrides"])])
 
 
 def reading(summary: Summary) -> str:

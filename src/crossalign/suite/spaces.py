@@ -63,10 +63,9 @@ class EncodedPart:
         """Scores ``(p,)`` of pairs given by positions."""
         rows, columns = torch.from_numpy(image), torch.from_numpy(text)
         if isinstance(self.image, Tensor) and isinstance(self.text, Tensor):
-            seen, told = self.image.reshape(len(self.image), -1, self.image.shape[-1]), self.text
             # A run of pairs at a time: V D numbers a pair.
             parts = [
-                torch.einsum("pvd,pd->pv", seen[some].double(), told[other].double()).amax(dim=1)
+                RetrievalModel.pair_similarity(self.image[some].double(), self.text[other].double())
                 for some, other in zip(rows.split(4096), columns.split(4096), strict=True)
             ]
             return torch.cat(parts).numpy()

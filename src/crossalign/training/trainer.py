@@ -7,23 +7,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_fabric import Fabric
-from torch import Tensor
+from rich.progress import Progress
 
-from crossalign.data.loading import TrainingLoader
-from crossalign.data.teachers import TeacherSource
+from crossalign.data.batch import Batch
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.of_model import split_metrics
-from crossalign.evaluation.scene_words import region_rule
 from crossalign.files import write_json, write_text
 from crossalign.losses import HingeRankingLoss
 from crossalign.model_folder import check_replaceable
-from crossalign.objective import Objective
 from crossalign.processes import Processes, joined_processes
 from crossalign.progress import progress_bar
 from crossalign.recipe import Recipe
-from crossalign.sources import Sources
-from crossalign.training.assemble import assemble_model, training_sampler
 from crossalign.training.checkpoint import (
     CHECKPOINT,
     begin_drawing,
@@ -31,12 +24,11 @@ from crossalign.training.checkpoint import (
     random_state,
     save_checkpoint,
 )
-from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks, keep_frozen_norms
 from crossalign.training.guards import CollapseGuard, check_finite
 from crossalign.training.idle_settings import refuse_idle_settings
 from crossalign.training.metrics import MetricsLog
-from crossalign.training.moving_average import MovingAverage
-from crossalign.training.precision import Overflow, build_fabric
+from crossalign.training.parts import TrainingParts
+from crossalign.training.precision import Overflow
 from crossalign.training.run_folder import (
     RECIPE,
     check_model,
@@ -45,11 +37,7 @@ from crossalign.training.run_folder import (
     cleared_without_step,
     read_outcome,
 )
-from crossalign.training.schedule import build_optimizer, build_schedule
 from crossalign.training.state import RunState, keep_epoch, promote_best, stage_best
-from crossalign.training.step import TrainingModules, TrainingStep
-from crossalign.training.warm_start import begins_warm, warm_start
-from crossalign.training.word_notes import token_notes
 
 __all__ = ["TrainingResult", "train"]
 
@@ -131,181 +119,40 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     checkpoint = load_checkpoint(folder / CHECKPOINT) if found else None
     if checkpoint is None:
         refuse_idle_settings(recipe)
-
     if recipe.training.batch_size < processes.count:
         raise CrossAlignError(
             f"training.batch_size is {recipe.training.batch_size} and {processes.count} processes share a batch; start "
             "fewer, or raise it"
         )
 
-    # ---- data, model, objective
-    data = recipe.data
-    sources = Sources.open(data.collection, data.image_features, data.text_features)
-    model = assemble_model(recipe, sources)
-    split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
-    validation, validation_images, validation_texts = sources.split(model, data.validation)
-    tokenizer = model.text_tower.tokenizer
-    objective = Objective(recipe.objective, model.config, vocabulary=tokenizer.size if tokenizer else 0)
-    sampler = training_sampler(recipe, split)
-    notes = token_notes(recipe.objective, model, sources, split)
-    teachers = None
-    if recipe.objective.asks_teachers and data.teachers is not None:
-        teachers = TeacherSource.open(sources.collection, split, data.teachers.images, data.teachers.texts)
-    loader = TrainingLoader(split, images, texts, sampler, data.workers, notes, teachers, processes)
-
-    # ---- device, precision, optimiser
-    fabric = build_fabric(recipe.training, processes)
-    freeze_blocks(model, recipe.optimizer)
-    if recipe.training.gradient_checkpointing:
-        checkpoint_gradients(model)
-    optimizer = build_optimizer(model, objective, recipe.optimizer)
-    schedule = build_schedule(
-        optimizer, recipe.optimizer, steps_per_epoch=len(sampler), epochs=recipe.training.epochs
-    )
-    modules = TrainingModules(model, objective, region_rule(model, sources), processes)
-    wrapped, optimizer = fabric.setup(modules, optimizer)
-    step = TrainingStep(fabric, modules, recipe.training.mini_batch_size)
-    frozen = {name for name, value in modules.named_parameters() if not value.requires_grad}
-    frozen -= {"objective.lca.codebook"}
-    average = MovingAverage(model, recipe.training.ema)
-
     # ---- where to begin
+    parts = TrainingParts.assemble(recipe, processes)
     state = RunState()
     if checkpoint is not None:
-        weights = modules.state_dict()
-        weights.update(checkpoint["weights"])
-        modules.load_state_dict(weights)
-        optimizer.load_state_dict(checkpoint["optimizer"])
-        schedule.load_state_dict(checkpoint["schedule"])
-        fabric.strategy.precision.load_state_dict(checkpoint["precision"])
-        average.load_state_dict(checkpoint.get("average", {}))
+        parts.load_state_dict(checkpoint)
         state = RunState(**checkpoint["state"])
     elif processes.first:
         write_text(folder / RECIPE, recipe.to_yaml())
-    processes.same_start(modules)
-    log = (
-        MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
-        if processes.first
-        else None
-    )
-    collapse = CollapseGuard(count=state.collapsed)
-    overflow = Overflow(fabric)
-
-    def snapshot() -> None:
-        random = processes.collect(random_state())
-        if not processes.first:
-            return
-        weights = {name: value for name, value in modules.state_dict().items() if name not in frozen}
-        save_checkpoint(
-            folder / CHECKPOINT,
-            {
-                "weights": weights,
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "precision": fabric.strategy.precision.state_dict(),
-                "random": random,
-                "state": asdict(state),
-            },
-        )
+    processes.same_start(parts.modules)
+    log = None
+    if processes.first:
+        log = MetricsLog(folder, resume_step=state.step, tensorboard=recipe.training.tensorboard)
 
     # ---- the loop
     with cleared_without_step(folder, log, state), progress_bar(progress) as bar:
-        total = len(sampler) * recipe.training.epochs
-        task = bar.add_task("train", total=total, completed=state.step, status="")
+        run = _Run(parts, state, folder, log, bar)
         begin_drawing(recipe.seed, processes, None if checkpoint is None else checkpoint["random"])
-        # A run that was killed after its last epoch has nothing left to do, also where patience ended it.
-        patience = recipe.training.patience
-        while state.epoch < recipe.training.epochs and (patience is None or state.stale < patience):
-            objective.begin_epoch(state.epoch)
-            modules.diagnostics.begin_epoch(state.epoch)
-            if state.epoch_step == 0 and begins_warm(objective, state.epoch):
-                sampler.seek(state.epoch)
-                whole = TrainingLoader(split, images, texts, sampler)
-                warm_start(objective, model, whole, fabric.device, recipe.seed)
-                processes.same_start(objective)
-            modules.train()
-            keep_frozen_norms(model)
-            sampler.seek(state.epoch, state.epoch_step)
-            mark, cpu_mark = time.perf_counter(), time.process_time()
-            for batch in loader:
-                loaded = time.perf_counter()
-                batch = batch.to(fabric.device)
-                logged = (state.step + 1) % recipe.training.log_every == 0
-                terms, numbers = step.forward(batch, logged)
-                loss = objective.total(terms)
-                state.step += 1
-                state.epoch_step += 1
-                check_finite(terms, None, state.step, batch)
-                step.backward(loss)
-                norm = _clip(fabric, wrapped, optimizer, recipe.optimizer.clip_norm)
-                rate = max(group["lr"] for group in optimizer.param_groups)
-                left_out = overflow.check(norm)
-                if not left_out:
-                    check_finite(terms, norm, state.step, batch)
-                optimizer.step()
-                if not left_out:
-                    schedule.step()
-                    average.update(state.epoch)
-                optimizer.zero_grad(set_to_none=True)
-                if isinstance(objective.base, HingeRankingLoss) and objective.base.negatives == "hardest":
-                    collapse.check(
-                        objective.base.collapsed(terms["hinge"].item(), recipe.training.batch_size),
-                        state.step,
-                    )
-                    state.collapsed = collapse.count
-                if logged and log is not None:
-                    values = {name: value.item() for name, value in (terms | numbers).items()}
-                    log.write(
-                        "train",
-                        state.step,
-                        {
-                            "epoch": state.epoch + 1,
-                            "loss": loss.item(),
-                            **values,
-                            "gradient_norm": None if left_out else norm.item(),
-                            "rate": rate,
-                        },
-                    )
-                    bar.update(
-                        task,
-                        status=f"epoch {state.epoch + 1}  loss {loss.item():.3f}  "
-                        f"best R@sum {max(state.best, 0):.1f}",
-                    )
-                now, cpu_now = time.perf_counter(), time.process_time()
-                state.data_seconds += loaded - mark
-                state.seconds += now - mark
-                state.cpu_seconds += cpu_now - cpu_mark
-                every = recipe.training.checkpoint_every
-                if every is not None and state.step % every == 0 and state.epoch_step < len(sampler):
-                    snapshot()
-                bar.advance(task)
-                mark, cpu_mark = time.perf_counter(), time.process_time()
-            state.epoch += 1
-            state.epoch_step = 0
-            if state.epoch % recipe.training.validate_every == 0 or state.epoch == recipe.training.epochs:
-                with average.applied():
-                    metrics = processes.agree(
-                        lambda: split_metrics(model, validation, validation_images, validation_texts)
-                    )
-                    if log is not None:
-                        log.write("validation", state.step, {"epoch": state.epoch, **metrics})
-                    if metrics["rsum"] > state.best:
-                        state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
-                        if processes.first:
-                            stage_best(folder, model, state.epoch)
-                    else:
-                        state.stale += 1
-                    if processes.first and recipe.training.keep_epochs is not None:
-                        keep_epoch(folder, model, state.epoch, recipe.training.keep_epochs)
-                bar.update(
-                    task, status=f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}"
-                )
-            snapshot()
+        while not run.over:
+            run.train_epoch()
+            if run.validates:
+                run.validate()
+            run.save()
             if processes.first:
                 promote_best(folder, state.best_epoch)
     if log is not None:
         log.close()
+
+    # ---- how it went
     result = TrainingResult(
         best_rsum=state.best,
         best_epoch=state.best_epoch,
@@ -320,11 +167,113 @@ def _train(recipe: Recipe, folder: Path, resume: str, progress: bool, processes:
     return result
 
 
-def _clip(fabric: Fabric, module: Any, optimizer: Any, limit: float | None) -> Tensor:
-    """Clip the whole gradient; returns its norm before."""
-    # An infinite limit only measures.
-    norm = fabric.clip_gradients(
-        module, optimizer, max_norm=limit if limit is not None else float("inf"), error_if_nonfinite=False
-    )
-    assert norm is not None
-    return norm
+class _Run:
+    """A run under way: what it trains with, where it stands, and where it tells of it.
+
+    Args:
+        log: None in a process that writes nothing.
+    """
+
+    def __init__(
+        self, parts: TrainingParts, state: RunState, folder: Path, log: MetricsLog | None, bar: Progress
+    ) -> None:
+        self.parts, self.state, self.folder, self.log, self.bar = parts, state, folder, log, bar
+        self.settings = parts.recipe.training
+        self.collapse = CollapseGuard(count=state.collapsed)
+        self.overflow = Overflow(parts.fabric)
+        total = len(parts.sampler) * self.settings.epochs
+        self.task = bar.add_task("train", total=total, completed=state.step, status="")
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do; so it is, too, for a run that was killed after patience had ended it."""
+        patience = self.settings.patience
+        return self.state.epoch >= self.settings.epochs or (
+            patience is not None and self.state.stale >= patience
+        )
+
+    @property
+    def validates(self) -> bool:
+        """Whether the epoch that has just ended is one to validate after."""
+        return (
+            self.state.epoch % self.settings.validate_every == 0 or self.state.epoch == self.settings.epochs
+        )
+
+    def train_epoch(self) -> None:
+        """The steps that are left of an epoch."""
+        state, every = self.state, self.settings.checkpoint_every
+        self.parts.begin_epoch(state.epoch, state.epoch_step)
+        mark, cpu_mark = time.perf_counter(), time.process_time()
+        for batch in self.parts.loader:
+            loaded = time.perf_counter()
+            self.step(batch.to(self.parts.fabric.device))
+            now, cpu_now = time.perf_counter(), time.process_time()
+            state.data_seconds += loaded - mark
+            state.seconds += now - mark
+            state.cpu_seconds += cpu_now - cpu_mark
+            if every is not None and state.step % every == 0 and state.epoch_step < len(self.parts.sampler):
+                self.save()
+            self.bar.advance(self.task)
+            mark, cpu_mark = time.perf_counter(), time.process_time()
+        state.epoch += 1
+        state.epoch_step = 0
+
+    def step(self, batch: Batch) -> None:
+        """Forward, backward, optimiser."""
+        parts, state = self.parts, self.state
+        logged = (state.step + 1) % self.settings.log_every == 0
+        terms, numbers = parts.step.forward(batch, logged)
+        loss = parts.objective.total(terms)
+        state.step += 1
+        state.epoch_step += 1
+        check_finite(terms, None, state.step, batch)
+        parts.step.backward(loss)
+        norm = parts.clipped_norm()
+        rate = max(group["lr"] for group in parts.optimizer.param_groups)
+        left_out = self.overflow.check(norm)
+        if not left_out:
+            check_finite(terms, norm, state.step, batch)
+        parts.optimizer.step()
+        if not left_out:
+            parts.schedule.step()
+            parts.average.update(state.epoch)
+        parts.optimizer.zero_grad(set_to_none=True)
+        base = parts.objective.base
+        if isinstance(base, HingeRankingLoss) and base.negatives == "hardest":
+            self.collapse.check(base.collapsed(terms["hinge"].item(), self.settings.batch_size), state.step)
+            state.collapsed = self.collapse.count
+        if logged and self.log is not None:
+            told: dict[str, Any] = {"epoch": state.epoch + 1, "loss": loss.item()}
+            told |= {name: value.item() for name, value in (terms | numbers).items()}
+            told |= {"gradient_norm": None if left_out else norm.item(), "rate": rate}
+            self.log.write("train", state.step, told)
+            self._show(
+                f"epoch {state.epoch + 1}  loss {loss.item():.3f}  best R@sum {max(state.best, 0):.1f}"
+            )
+
+    def validate(self) -> None:
+        """Measure the epoch that has just ended, and keep its model where it is the best so far."""
+        parts, state, first = self.parts, self.state, self.parts.processes.first
+        with parts.average.applied():
+            metrics = parts.validate()
+            if self.log is not None:
+                self.log.write("validation", state.step, {"epoch": state.epoch, **metrics})
+            if metrics["rsum"] > state.best:
+                state.best, state.best_epoch, state.stale = metrics["rsum"], state.epoch, 0
+                if first:
+                    stage_best(self.folder, parts.model, state.epoch)
+            else:
+                state.stale += 1
+            if first and self.settings.keep_epochs is not None:
+                keep_epoch(self.folder, parts.model, state.epoch, self.settings.keep_epochs)
+        self._show(f"epoch {state.epoch}  R@sum {metrics['rsum']:.1f}  best {state.best:.1f}")
+
+    def save(self) -> None:
+        """Write the checkpoint; every process calls it, the first one writes."""
+        random = self.parts.processes.collect(random_state())
+        if self.parts.processes.first:
+            content = {**self.parts.state_dict(), "random": random, "state": asdict(self.state)}
+            save_checkpoint(self.folder / CHECKPOINT, content)
+
+    def _show(self, status: str) -> None:
+        self.bar.update(self.task, status=status)

@@ -9,8 +9,8 @@ from dataclasses import replace
 from crossalign.data.collection import CaptionRecord, ImageRecord
 from crossalign.data.importers import source as kinds
 from crossalign.data.importers.photos import photo_sizes
-from crossalign.data.importers.source import Problem, Source, is_utf8, printable
-from crossalign.errors import CrossAlignError
+from crossalign.data.importers.source import Problem, Source, is_utf8
+from crossalign.errors import CrossAlignError, printable
 
 __all__ = ["SourceProblemsError", "check_source", "ids_of_photos", "problem_report"]
 

@@ -18,7 +18,6 @@ __all__ = [
     "Source",
     "as_id",
     "is_utf8",
-    "printable",
     "read_document",
     "read_lines",
     "tidy_path",
@@ -81,11 +80,6 @@ def is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def printable(text: str) -> str:
-    """The text with everything that would disturb a terminal written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def tidy_path(file: str) -> str:

@@ -15,10 +15,9 @@ from crossalign.data.importers.source import (
     NOT_UTF8_CAPTION,
     Source,
     is_utf8,
-    printable,
     tidy_path,
 )
-from crossalign.errors import CrossAlignError
+from crossalign.errors import CrossAlignError, printable
 from crossalign.files import file_digest
 
 __all__ = ["Columns", "read_table"]
