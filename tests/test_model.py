@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from collections.abc import Callable
@@ -67,6 +68,16 @@ def test_one_photo_is_no_list_of_photos(tiny_photos: Callable[..., Any]) -> None
     torch.testing.assert_close(model.encode_images(np.asarray(picture)[None]), expected)
     torch.testing.assert_close(model.encode_images((path,)), expected)
     assert model.encode_images([]).shape == (0, 36)
+
+
+def test_a_bar_ends_where_the_work_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not when its remains are collected, in the middle of what is printed by then."""
+    with pytest.raises(CrossAlignError) as failure:
+        build().encode_images([tmp_path / "missing.jpg"], progress=True)
+    assert "encode photos" in capsys.readouterr().err
+    del failure
+    gc.collect()
+    assert capsys.readouterr().err == ""
 
 
 def test_texts_come_back_in_order_whatever_the_batches() -> None:

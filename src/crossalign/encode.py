@@ -16,7 +16,7 @@ from crossalign.data.features import FeatureStore
 from crossalign.data.loading import ImageSource, TextSource
 from crossalign.encoding import Encoding, Space
 from crossalign.model import RetrievalModel, embedding_in, evaluation_mode, scored_units
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.scorers.blocks import PackedUnits
 
 __all__ = [
@@ -137,10 +137,11 @@ def encode_each(
         CrossAlignError: a photo that cannot be read.
     """
     count = len(images.positions[0]) if images.stores else len(images.paths)
-    with evaluation_mode(model):
+    starts = range(0, count, batch_size)
+    with evaluation_mode(model), tracked(starts, "encode images", enabled=progress) as steps:
         seen = [
             kept(model.image_tower(images(np.arange(start, min(start + batch_size, count))).to(model.device)))
-            for start in track(range(0, count, batch_size), "encode images", enabled=progress)
+            for start in steps
         ]
     lengths = [len(text) for text in texts.texts]
     return seen, *encode_each_text(model, texts, lengths, kept, batch_size, progress)
@@ -163,10 +164,11 @@ def encode_each_text(
         lengths: of all texts; those of like length go together, so that little is spent on padding.
     """
     order = np.argsort(lengths, kind="stable")
-    with evaluation_mode(model):
+    starts = range(0, len(order), batch_size)
+    with evaluation_mode(model), tracked(starts, "encode captions", enabled=progress) as steps:
         told = [
             kept(model.text_tower(texts(order[start : start + batch_size]).to(model.device)))
-            for start in track(range(0, len(order), batch_size), "encode captions", enabled=progress)
+            for start in steps
         ]
     return told, torch.from_numpy(order)
 

@@ -28,7 +28,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.masking import at_least_float32
 from crossalign.model_folder import portable_settings, read_model, write_model
 from crossalign.normalization import unit_norm
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.build import build_scorer
 from crossalign.scorers.settings import CrossEncoderSettings
@@ -256,7 +256,8 @@ class RetrievalModel(nn.Module):
             isinstance(images, np.ndarray) and images.ndim == 3
         ):
             raise TypeError("encode_images takes a list of photos, not one photo")
-        with evaluation_mode(self):
+        starts = range(0, len(images), batch_size)
+        with evaluation_mode(self), tracked(starts, "encode photos", enabled=progress) as steps:
             return self._gather(
                 (
                     self.image_tower(
@@ -265,7 +266,7 @@ class RetrievalModel(nn.Module):
                             None if boxes is None else boxes[start : start + batch_size],
                         )
                     )
-                    for start in track(range(0, len(images), batch_size), "encode photos", enabled=progress)
+                    for start in steps
                 ),
                 space,
             )
@@ -293,13 +294,14 @@ class RetrievalModel(nn.Module):
         if isinstance(texts, str):
             raise TypeError("encode_texts takes a list of texts, not one string")
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        with evaluation_mode(self):
+        starts = range(0, len(texts), batch_size)
+        with evaluation_mode(self), tracked(starts, "encode texts", enabled=progress) as steps:
             embeddings = self._gather(
                 (
                     self.text_tower(
                         self.text_inputs([texts[index] for index in order[start : start + batch_size]])
                     )
-                    for start in track(range(0, len(texts), batch_size), "encode texts", enabled=progress)
+                    for start in steps
                 ),
                 space,
             )

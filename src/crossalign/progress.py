@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-__all__ = ["progress_bar", "track"]
+__all__ = ["progress_bar", "tracked"]
 
 T = TypeVar("T")
 
@@ -34,14 +35,23 @@ def progress_bar(enabled: bool = True) -> Progress:
     )
 
 
-def track(
+@contextmanager
+def tracked(
     items: Iterable[T], description: str, *, total: int | None = None, enabled: bool = True
-) -> Iterator[T]:
-    """Yield ``items`` while a bar shows how many have gone through."""
+) -> Iterator[Iterator[T]]:
+    """``items`` while a bar shows how many have gone through.
+
+    A context rather than a generator: what fails while the items go through must end the bar there and then. A
+    generator would end it when it is collected, in the middle of whatever is printed by then.
+    """
     if total is None and isinstance(items, Sized):
         total = len(items)
     with progress_bar(enabled) as bar:
         task = bar.add_task(description, total=total, status="")
-        for item in items:
-            yield item
-            bar.advance(task)
+
+        def advancing() -> Iterator[T]:
+            for item in items:
+                yield item
+                bar.advance(task)
+
+        yield advancing()

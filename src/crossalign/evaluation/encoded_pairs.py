@@ -20,7 +20,7 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.grounding import GroundingSample
 from crossalign.evaluation.region_match import GroundedWord
 from crossalign.model import RetrievalModel, evaluation_mode
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.scorers.settings import CrossEncoderSettings
 
 __all__ = ["UNITS", "EncodedPair", "Units", "encode_pairs", "encoded_pairs"]
@@ -79,18 +79,20 @@ def encoded_pairs(
     wanted = np.arange(len(split.texts)) if captions is None else np.sort(captions)
     wanted = wanted[np.argsort(split.image_of_text[wanted], kind="stable")]
     positions = np.unique(split.image_of_text[wanted])
-    for start in track(range(0, len(positions), images_at_once), "encode", enabled=progress):
-        part = positions[start : start + images_at_once]
-        chosen = wanted[np.isin(split.image_of_text[wanted], part)]
-        yield from encode_pairs(
-            model,
-            images(part),
-            texts(chosen),
-            np.searchsorted(part, split.image_of_text[chosen]),
-            texts=[split.texts[caption] for caption in chosen],
-            image_ids=[split.image_ids[split.image_of_text[caption]] for caption in chosen],
-            caption_ids=[split.caption_ids[caption] for caption in chosen],
-        )
+    starts = range(0, len(positions), images_at_once)
+    with tracked(starts, "encode", enabled=progress) as steps:
+        for start in steps:
+            part = positions[start : start + images_at_once]
+            chosen = wanted[np.isin(split.image_of_text[wanted], part)]
+            yield from encode_pairs(
+                model,
+                images(part),
+                texts(chosen),
+                np.searchsorted(part, split.image_of_text[chosen]),
+                texts=[split.texts[caption] for caption in chosen],
+                image_ids=[split.image_ids[split.image_of_text[caption]] for caption in chosen],
+                caption_ids=[split.caption_ids[caption] for caption in chosen],
+            )
 
 
 @torch.inference_mode()

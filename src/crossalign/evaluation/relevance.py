@@ -13,7 +13,7 @@ from torch import Tensor
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.inputs import pieces
-from crossalign.progress import track
+from crossalign.progress import tracked
 
 __all__ = ["RelevanceTable", "cosines_in_blocks", "products_in_blocks", "relevance_table"]
 
@@ -94,27 +94,28 @@ def relevance_table(
     first = np.empty(len(relevant), np.int64)
     precision, average = np.empty(len(relevant)), np.empty(len(relevant))
     parts = list(pieces(len(relevant), max(1, _AT_ONCE // gallery)))
-    for part in track(parts, "retrieval", enabled=progress):
-        given = scores(part)
-        block = given.clone() if given.dtype == torch.float64 else given.double()
-        low, high = (float(value) for value in block.aminmax())
-        if math.isnan(low):
-            raise CrossAlignError("retrieval: scores are NaN; check the model and its inputs")
-        size, asked = counts[part], total[part]
-        width = max(1, int(size.max()))
-        index = torch.zeros(len(size), width, dtype=torch.long)
-        real = torch.from_numpy(size)[:, None] > torch.arange(width)
-        index[real] = torch.from_numpy(np.concatenate(relevant[part]).astype(np.int64))
-        hidden = None if left_out is None else torch.from_numpy(left_out[part])
-        slack = _ROUNDING * max(abs(low), abs(high))
-        places = _places(block, index, real, hidden, max(most, int(asked.max())), slack).numpy()
-        mask = real.numpy()
-        within = mask & (places <= asked[:, None])
-        hits = np.arange(1, width + 1)
-        first[part] = places[:, 0]
-        with np.errstate(invalid="ignore"):  # queries without a relevant item are dropped below
-            precision[part] = within.sum(axis=1) / asked
-            average[part] = np.where(within, hits / places, 0).sum(axis=1) / asked
+    with tracked(parts, "retrieval", enabled=progress) as steps:
+        for part in steps:
+            given = scores(part)
+            block = given.clone() if given.dtype == torch.float64 else given.double()
+            low, high = (float(value) for value in block.aminmax())
+            if math.isnan(low):
+                raise CrossAlignError("retrieval: scores are NaN; check the model and its inputs")
+            size, asked = counts[part], total[part]
+            width = max(1, int(size.max()))
+            index = torch.zeros(len(size), width, dtype=torch.long)
+            real = torch.from_numpy(size)[:, None] > torch.arange(width)
+            index[real] = torch.from_numpy(np.concatenate(relevant[part]).astype(np.int64))
+            hidden = None if left_out is None else torch.from_numpy(left_out[part])
+            slack = _ROUNDING * max(abs(low), abs(high))
+            places = _places(block, index, real, hidden, max(most, int(asked.max())), slack).numpy()
+            mask = real.numpy()
+            within = mask & (places <= asked[:, None])
+            hits = np.arange(1, width + 1)
+            first[part] = places[:, 0]
+            with np.errstate(invalid="ignore"):  # queries without a relevant item are dropped below
+                precision[part] = within.sum(axis=1) / asked
+                average[part] = np.where(within, hits / places, 0).sum(axis=1) / asked
     return RelevanceTable(first[queries], precision[queries], average[queries], queries)
 
 

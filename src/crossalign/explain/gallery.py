@@ -25,7 +25,7 @@ from crossalign.explain.overlay import draw_correspondence
 from crossalign.files import write_json, write_text
 from crossalign.folders import atomic_folder
 from crossalign.model import RetrievalModel
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.sources import Sources
 
 __all__ = ["GallerySettings", "check_gallery_folder", "write_gallery"]
@@ -114,15 +114,14 @@ def write_gallery(
     gathered = _gather(model, sources, part, chosen, codebook, settings, progress)
     with atomic_folder(folder, overwrite=overwrite) as temporary:
         shown = []
-        for number, (image_id, caption_id, found) in enumerate(
-            track(gathered.pairs, "draw", enabled=progress), start=1
-        ):
-            file = f"pair-{number:02d}.png"
-            note = f"{image_id} · {name} · similarity of photo and caption {found.score:.2f}"
-            photo = open_photo(sources.collection.image_path(image_id))
-            picture = draw_correspondence(photo, found, note=note, all_words=settings.all_words)
-            save_picture(picture, temporary / file)
-            shown.append((file, image_id, caption_id, found))
+        with tracked(gathered.pairs, "draw", enabled=progress) as pairs:
+            for number, (image_id, caption_id, found) in enumerate(pairs, start=1):
+                file = f"pair-{number:02d}.png"
+                note = f"{image_id} · {name} · similarity of photo and caption {found.score:.2f}"
+                photo = open_photo(sources.collection.image_path(image_id))
+                picture = draw_correspondence(photo, found, note=note, all_words=settings.all_words)
+                save_picture(picture, temporary / file)
+                shown.append((file, image_id, caption_id, found))
         page = GalleryPage(
             title=f"What {name} matches",
             subtitle=f"Collection {sources.collection.name}, split {split}: sampled pairs with the region that each "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crossalign.errors import CrossAlignError
 from crossalign.masking import RealUnits
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.scorers.base import Scorer
 from crossalign.scorers.prepared import pieces
 
@@ -103,9 +103,8 @@ def score_blocks(
     scores = torch.empty(len(images), len(texts), dtype=dtype)
     rows = _blocks(images, image_block)
     columns = _blocks(texts, text_block)
-    with _evaluating(scorer):
+    with _evaluating(scorer), tracked(columns, "score pairs", enabled=progress) as steps:
         seen = [scorer.prepare_images(*_on_device(scorer, images, row)) for row in rows]
-        steps = track(columns, "score pairs", enabled=progress)
         for column in steps:
             told = scorer.prepare_texts(*_on_device(scorer, texts, column))
             for row, block in zip(rows, seen, strict=True):
@@ -153,8 +152,8 @@ def score_pairs(
     dtype = torch.promote_types(images.units.dtype, torch.float32)
     scores = torch.empty(len(image_index), dtype=dtype)
     parts = list(pieces(len(image_index), block))
-    with _evaluating(scorer):
-        for part in track(parts, "score pairs", enabled=progress):
+    with _evaluating(scorer), tracked(parts, "score pairs", enabled=progress) as steps:
+        for part in steps:
             row, image_of_pair = image_index[part].to(images.units.device).unique(return_inverse=True)
             column, text_of_pair = text_index[part].to(texts.units.device).unique(return_inverse=True)
             seen, image_mask = _on_device(scorer, images, row)

@@ -15,7 +15,7 @@ from crossalign.devices import usable_device
 from crossalign.encode import packed_units
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel, evaluation_mode
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.scorers.blocks import PackedUnits, score_blocks
 from crossalign.search.hit import Hit
 from crossalign.search.models import PhotoScorer
@@ -119,17 +119,17 @@ class PhotoReranker:
         unknown = [str(photo) for photo, units in known.items() if units is None]
         batch: list[tuple[Reading, Image.Image]] = []
         readings = read_ahead(Path(), unknown)
-        for reading in track(
-            readings, "encode photos", total=len(unknown), enabled=progress and bool(unknown)
-        ):
-            if reading.image is None:
-                found[Path(reading.file)] = Failure(reading.file, reading.problem or "")
-                continue
-            batch.append((reading, reading.image))
-            pixels = sum(image.width * image.height for _, image in batch)
-            if len(batch) >= self._batch_size or pixels >= PIXELS_AT_ONCE:
-                found |= self._encode(batch)
-                batch = []
+        shown = progress and bool(unknown)
+        with tracked(readings, "encode photos", total=len(unknown), enabled=shown) as steps:
+            for reading in steps:
+                if reading.image is None:
+                    found[Path(reading.file)] = Failure(reading.file, reading.problem or "")
+                    continue
+                batch.append((reading, reading.image))
+                pixels = sum(image.width * image.height for _, image in batch)
+                if len(batch) >= self._batch_size or pixels >= PIXELS_AT_ONCE:
+                    found |= self._encode(batch)
+                    batch = []
         found |= self._encode(batch)
         return [found[photo] for photo in photos]
 

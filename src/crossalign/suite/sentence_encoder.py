@@ -12,7 +12,7 @@ from crossalign.encoders.dual.load import published_dual_encoder
 from crossalign.encoders.hf import resolve_name
 from crossalign.files import read_json
 from crossalign.normalization import unit_norm
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.teachers.text import Pooling, text_teacher
 
 __all__ = ["SentenceEncoder", "is_sentence_encoder"]
@@ -56,9 +56,11 @@ class SentenceEncoder:
         """Unit-norm embeddings ``(n, D)``, float32 on the CPU."""
         order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
         result = torch.empty(len(texts), self.teacher.dim)
-        for start in track(range(0, len(order), batch_size), "encode sentences", enabled=progress):
-            chosen = order[start : start + batch_size]
-            result[chosen] = unit_norm(self.teacher([texts[index] for index in chosen])).cpu()
+        starts = range(0, len(order), batch_size)
+        with tracked(starts, "encode sentences", enabled=progress) as steps:
+            for start in steps:
+                chosen = order[start : start + batch_size]
+                result[chosen] = unit_norm(self.teacher([texts[index] for index in chosen])).cpu()
         return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from crossalign.folders import atomic_folder
 from crossalign.model import RetrievalModel
 from crossalign.model_folder import portable_settings
 from crossalign.processes import ALONE
-from crossalign.progress import track
+from crossalign.progress import tracked
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
 from crossalign.training.assemble import training_sampler
@@ -241,11 +241,11 @@ def average_run(
 
 def _training_batches(
     model: RetrievalModel, recipe: Recipe, sources: Sources, progress: bool
-) -> Iterable[Batch]:
+) -> Iterator[Batch]:
     data = recipe.data
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
     sampler = training_sampler(recipe, split)
     loader = TrainingLoader(split, images, texts, sampler, processes=ALONE)
     number = min(len(sampler), _BATCHES)
-    batches = islice(loader, number)
-    return (next(batches) for _ in track(range(number), "measure statistics", enabled=progress))
+    with tracked(islice(loader, number), "measure statistics", total=number, enabled=progress) as batches:
+        yield from batches

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from crossalign.data.importers.source import BROKEN_IMAGE, ESCAPING_PATH, MISSING_IMAGE, Problem
-from crossalign.progress import track
+from crossalign.progress import tracked
 
 __all__ = ["photo_sizes"]
 
@@ -29,7 +29,8 @@ def photo_sizes(
     """
     with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
         found = pool.map(lambda file: _probe(root, file), files)
-        return list(track(found, "reading photos", total=len(files), enabled=progress))
+        with tracked(found, "reading photos", total=len(files), enabled=progress) as steps:
+            return list(steps)
 
 
 def _probe(root: Path, file: str) -> tuple[int, int] | Problem:
