@@ -78,19 +78,7 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
     lines += [reading(summary), "", *(f"- {note}" for note in notes(summary)), ""]
     if (RESULTS / "studies" / name / "study.png").is_file():
         lines += [f"![R@sum of every variant]({folder}/study.png)", ""]
-    return [*lines, f"[{name}]({folder}/study.json): `{command(summary)}`. {origin_line(summary)}", ""]
-
-
-def command(summary: dict[str, Any]) -> str:
-    """What makes a study's table, with the data that further measurements need."""
-    study = summary["study"]
-    words = [study_command(summary)]
-    if summary["seeds"] != study["seeds"]:
-        words.append(f"--seeds {','.join(map(str, summary['seeds']))}")
-    for kind, option in (("sts", "--sts STS"), ("judgements", "--judgements FOLDER")):
-        if any(number.startswith(kind) for number in study["numbers"]):
-            words.append(option)
-    return " ".join(words)
+    return [*lines, f"[{name}]({folder}/study.json): `{study_command(summary)}`. {origin_line(summary)}", ""]
 
 
 def studies() -> dict[str, dict[str, Any]]:

@@ -84,7 +84,7 @@ def test_a_study_grows_into_its_folders(study: Path, call: Call) -> None:
     document = json.loads(out)
     assert document == json.loads(Path("studies/tiny/study.json").read_text())
     assert [row["runs"]["done"] for row in document["variants"].values()] == [[0], [0]]
-    assert document["variants"]["whole"]["against"]["variant"] == "base"
+    assert document["variants"]["whole"]["against"][0]["variant"] == "base"
     assert "| `whole` | 1 of 1 |" in Path("studies/tiny/table.md").read_text()
     # Nothing is left to do; more seeds are more to do.
     assert "run 1" not in call(study)[2]

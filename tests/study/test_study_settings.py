@@ -90,8 +90,15 @@ def test_a_list_of_settings_is_the_same_as_a_mapping(place: Place) -> None:
 def test_against_is_the_baseline_unless_told(place: Place) -> None:
     variants = {**STUDY["variants"], "alone": {"recipe": "toy.yaml", "against": None}}
     variants["other"] = {"recipe": "toy.yaml", "against": "+lca"}
+    variants["both"] = {"recipe": "toy.yaml", "against": ["base", "other"]}
     study = place.write(variants=variants)
-    assert [study.against(name) for name in variants] == [None, "base", None, "+lca"]
+    assert [study.against(name) for name in variants] == [
+        (),
+        ("base",),
+        (),
+        ("+lca",),
+        ("base", "other"),
+    ]
 
 
 def test_what_is_shown_is_the_same_study(place: Place, tmp_path: Path) -> None:
@@ -117,6 +124,10 @@ def test_what_is_shown_is_the_same_study(place: Place, tmp_path: Path) -> None:
         ({"variants": {"base": {"recipe": "toy.yaml", "sets": {}}}}, "unknown key 'variants.base.sets'"),
         ({"variants": {"base": {"recipe": "toy.yaml", "against": "base"}}}, "'base' is no other variant"),
         ({"variants": {"base": {"recipe": "toy.yaml", "against": "x"}}}, "'x' is no other variant"),
+        (
+            {"variants": {**STUDY["variants"], "new": {"recipe": "toy.yaml", "against": ["base", "base"]}}},
+            "variants.new.against: 'base' stands there twice",
+        ),
         ({"set": "training.epochs=2"}, "set"),
         ({"plot": {"x": "size"}}, "needs an x in two variants"),
     ],

@@ -21,7 +21,7 @@ def spread(*values: float) -> dict[str, Any]:
 
 def row(*rsums: float, **changes: Any) -> dict[str, Any]:
     runs = {"done": list(range(len(rsums))), "missing": [], "failed": {}, "differing": {}}
-    made: dict[str, Any] = {"recipe": "r", "x": None, "runs": runs, "against": None}
+    made: dict[str, Any] = {"recipe": "r", "x": None, "runs": runs, "against": []}
     if rsums:
         names = ("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10")
         made |= {
@@ -44,14 +44,14 @@ def comparison(difference: float, **changes: Any) -> dict[str, Any]:
 
 MACHINE = {"processor": "P", "cores": 2, "threads": 1}
 SUMMARY: dict[str, Any] = {
-    "study": {"name": "s", "title": "A title", "baseline": "base", "plot": None, "numbers": []},
+    "study": {"name": "s", "title": "A title", "baseline": "base", "plot": None, "numbers": [], "seeds": [0, 1]},
     "split": "test",
     "seeds": [0, 1],
     "overrides": [],
     "variants": {
         "base": row(300.0, 302.0),
-        "better": row(305.0, 308.0, against=comparison(5.5)),
-        "none": row(against={"variant": "base", "seeds": [], "reason": "no seed that both have yet"}),
+        "better": row(305.0, 308.0, against=[comparison(5.5)]),
+        "none": row(against=[{"variant": "base", "seeds": [], "reason": "no seed that both have yet"}]),
     },
     "unknown_records": [],
     "origin": {
@@ -81,8 +81,13 @@ def test_the_table_says_what_the_summary_holds() -> None:
 
 def test_another_opponent_is_named_and_pipes_do_no_harm() -> None:
     summary = copy.deepcopy(SUMMARY)
-    summary["variants"]["third"] = row(301.0, 301.5, against=comparison(-3.0, variant="better"))
+    summary["variants"]["third"] = row(301.0, 301.5, against=[comparison(-3.0, variant="better")])
     assert markdown_table(summary)[-1].endswith("| -3.0 (-4.0 to -2.0), p = 0.021, to better |")
+    summary["variants"]["third"]["against"].insert(0, comparison(0.25))
+    assert markdown_table(summary)[-1].endswith(
+        "| +0.2 (-0.8 to +1.2), p = 0.021; -3.0 (-4.0 to -2.0), p = 0.021, to better |"
+    )
+    assert markdown_table(summary, brief=True)[-1].endswith("| +0.2 (-0.8 to +1.2), p = 0.021 |")
     summary["study"]["numbers"] = ["a|b"]
     summary["variants"]["third"]["numbers"] = {"a|b": spread(0.123456)}
     assert r"| a\|b |" in markdown_table(summary)[0]
@@ -102,7 +107,7 @@ def test_nothing_missing_or_wrong_is_hidden() -> None:
     summary = copy.deepcopy(SUMMARY)
     runs = summary["variants"]["better"]["runs"]
     runs["failed"], runs["differing"] = {"4": "out of luck"}, {"5": ["model.dim"]}
-    summary["variants"]["base"]["against"] = {"variant": "better", "seeds": [0], "reason": "no ranks"}
+    summary["variants"]["base"]["against"] = [{"variant": "better", "seeds": [0], "reason": "no ranks"}]
     summary["unknown_records"] = ["old"]
     summary["study"]["numbers"] = ["lca_entrpy"]
     assert list(notes(summary)) == [
@@ -132,10 +137,13 @@ def test_variants_without_a_run_are_named_in_one_line_and_take_no_room(tmp_path:
 
 
 def test_the_page_says_how_it_was_made() -> None:
-    summary = SUMMARY | {"overrides": ["training.epochs=2"]}
+    summary = copy.deepcopy(SUMMARY) | {"overrides": ["training.epochs=2"]}
     page = study_page(summary, picture="study.png")
     assert page.startswith("# A title\n")
     assert "`crossalign study s --set training.epochs=2`" in page
+    summary["seeds"] = [0, 3]
+    summary["study"]["numbers"] = ["lca", "sts.average"]
+    assert "`crossalign study s --set training.epochs=2 --seeds 0,3 --sts FOLDER`" in study_page(summary)
     assert "(study.png)" in page
     assert "study.png" not in study_page(summary)
     assert "by crossalign 0.1.0 (commit aaaaaaa) on P, 2 cores, 1 thread." in page
@@ -165,10 +173,10 @@ def test_what_others_are_compared_with_has_a_colour_of_its_own(tmp_path: Path) -
         return int((pixels(summary, tmp_path / name) == (47, 109, 179)).all(axis=2).sum())
 
     summary = copy.deepcopy(SUMMARY)
-    summary["variants"]["third"] = row(301.0, 301.5, against=comparison(-3.0))
+    summary["variants"]["third"] = row(301.0, 301.5, against=[comparison(-3.0)])
     before = blue(summary, "one.png")
     assert before > 50
-    summary["variants"]["third"]["against"]["variant"] = "better"
+    summary["variants"]["third"]["against"][0]["variant"] = "better"
     assert blue(summary, "two.png") > 1.5 * before
 
 

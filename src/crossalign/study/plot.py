@@ -70,7 +70,9 @@ def _reach(summary: Mapping[str, Any], shown: list[str]) -> dict[str, tuple[int,
     rows: dict[str, list[int]] = {}
     for place, name in enumerate(shown):
         against = summary["variants"][name]["against"]
-        for base in {name if against is None else against["variant"]} & set(shown):
+        # Of several that a variant is compared with, the first is the one it was made from.
+        base = against[0]["variant"] if against else name
+        if base in shown:
             rows.setdefault(base, [shown.index(base)]).append(place)
     return {name: (min(places), max(places)) for name, places in rows.items()}
 

@@ -33,6 +33,9 @@ def _overrides(value: Any) -> Any:
 
 
 Overrides = Annotated[tuple[str, ...], BeforeValidator(_overrides)]
+Names = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
 
 
 class Variant(Settings):
@@ -44,8 +47,9 @@ class Variant(Settings):
     set: Overrides = Field(
         default=(), description="settings changed, as `section.key: value` or a list of `section.key=value`"
     )
-    against: str | None = Field(
-        default="", description="the variant it is compared with; default: the study's baseline; null: none"
+    against: Names | None = Field(
+        default=("",),
+        description="the variant it is compared with, or a list of them; default: the study's baseline; null: none",
     )
     x: float | None = Field(default=None, description="its place along the axis of the plot")
 
@@ -102,9 +106,13 @@ class StudySettings(Settings):
             raise ValueError(
                 f"baseline '{self.baseline}' is no variant; there are {', '.join(self.variants)}"
             )
-        for name, variant in self.variants.items():
-            if variant.against and (variant.against not in self.variants or variant.against == name):
-                raise ValueError(f"variants.{name}.against: '{variant.against}' is no other variant")
+        for name in self.variants:
+            compared = self.against(name)
+            for place, other in enumerate(compared):
+                if other not in self.variants or other == name:
+                    raise ValueError(f"variants.{name}.against: '{other}' is no other variant")
+                if other in compared[:place]:
+                    raise ValueError(f"variants.{name}.against: '{other}' stands there twice")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: one stands there twice")
         if self.plot is not None and sum(variant.x is not None for variant in self.variants.values()) < 2:
@@ -113,17 +121,18 @@ class StudySettings(Settings):
             raise ValueError("plot.log: every x must be above 0")
         return self
 
-    def against(self, variant: str) -> str | None:
-        """The variant that ``variant`` is compared with."""
-        chosen = self.variants[variant].against
-        named = self.baseline if chosen == "" else chosen
-        return None if named == variant else named
+    def against(self, variant: str) -> tuple[str, ...]:
+        """The variants that ``variant`` is compared with."""
+        chosen = self.variants[variant].against or ()
+        if chosen == ("",):
+            return () if variant == self.baseline else (self.baseline,)
+        return chosen
 
     def to_yaml(self) -> str:
         """The whole study, defaults included."""
         values = self.model_dump(mode="json")
         for name in self.variants:
-            values["variants"][name]["against"] = self.against(name)
+            values["variants"][name]["against"] = list(self.against(name))
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

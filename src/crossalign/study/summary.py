@@ -80,7 +80,9 @@ def summarize(
                 "x": study.variants[name].x,
                 "runs": runs[name],
                 **_numbers(done[name], study.numbers),
-                "against": _against(study, name, done, results, resamples),
+                "against": [
+                    _comparison(name, other, done, results, resamples) for other in study.against(name)
+                ],
             }
             for name in study.variants
         },
@@ -153,17 +155,14 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _against(
-    study: StudySettings,
+def _comparison(
     name: str,
+    other: str,
     done: Mapping[str, Group],
     results: Mapping[tuple[str, int], RetrievalResult | str],
     resamples: int,
-) -> dict[str, Any] | None:
-    """The comparison of a variant with the one it stands against, over the seeds that both have."""
-    other = study.against(name)
-    if other is None:
-        return None
+) -> dict[str, Any]:
+    """The comparison of a variant with another, over the seeds that both have."""
     common = sorted(done[name].keys() & done[other].keys())
     told: dict[str, Any] = {"variant": other, "seeds": common}
     if not common:

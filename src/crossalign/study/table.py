@@ -40,7 +40,7 @@ def cells(summary: Summary, *, brief: bool = False) -> tuple[list[str], list[lis
     """The heading and the rows, one a variant with a finished run, as plain text; :func:`notes` names the others.
 
     Args:
-        brief: only the columns that say how good a variant is.
+        brief: only the columns that say how good a variant is, and of its comparisons the first.
     """
     variants = {name: row for name, row in summary["variants"].items() if row["runs"]["done"]}
     words = any(row.get("word_to_region") for row in variants.values())
@@ -73,7 +73,8 @@ def cells(summary: Summary, *, brief: bool = False) -> tuple[list[str], list[lis
             line.append((_spread(grounded["accuracy"]) if grounded else MISSING) + chance)
         line += [_number(row.get("numbers", {}).get(number), row["runs"]["done"]) for number in numbers]
         line += [_spread(row.get("training_minutes")), _spread(row.get("training_cpu_minutes"))]
-        line.append(_difference(row["against"], summary))
+        compared = [entry for entry in row["against"] if "differences" in entry][: 1 if brief else None]
+        line.append("; ".join(_difference(entry, summary) for entry in compared) or MISSING)
         rows.append(line)
     if brief:
         places = [place for place, name in enumerate(heading) if name in BRIEF]
@@ -96,9 +97,9 @@ def notes(summary: Summary) -> Iterator[str]:
                 f"{name}, seed {seed}: left out, made with other settings ({', '.join(settings)}); repeat the --set of "
                 "then, or remove the record and run it again"
             )
-        against = row["against"]
-        if against is not None and against["seeds"] and "reason" in against:
-            yield f"{name}: not compared with {against['variant']}: {against['reason']}"
+        for entry in row["against"]:
+            if entry["seeds"] and "reason" in entry:
+                yield f"{name}: not compared with {entry['variant']}: {entry['reason']}"
     for seeds, names in sorted(waiting.items(), reverse=True):
         yield f"not run yet{seeds}: {', '.join(names)}"
     done = [row for row in summary["variants"].values() if row["runs"]["done"]]
@@ -153,9 +154,14 @@ def study_page(summary: Summary, *, picture: str | None = None) -> str:
 
 
 def study_command(summary: Summary) -> str:
-    """What makes a study's runs."""
-    words = ["crossalign study", summary["study"]["name"]]
-    return " ".join([*words, *(f"--set {override}" for override in summary["overrides"])])
+    """What makes a study's table, with the data that further measurements need."""
+    study = summary["study"]
+    words = ["crossalign study", study["name"], *(f"--set {override}" for override in summary["overrides"])]
+    if summary["seeds"] != list(study["seeds"]):
+        words.append(f"--seeds {','.join(map(str, summary['seeds']))}")
+    asked = {kind_of(number) for number in study["numbers"]}
+    words += [f"--{kind} FOLDER" for kind in ("sts", "judgements") if kind in asked]
+    return " ".join(words)
 
 
 def reading(summary: Summary) -> str:
@@ -164,7 +170,7 @@ def reading(summary: Summary) -> str:
         f"Recalls in percent on the {summary['split']} split, epochs chosen on validation; mean ± standard deviation "
         "over seeds. "
     )
-    compared = [row["against"] for row in summary["variants"].values() if row["against"]]
+    compared = [entry for row in summary["variants"].values() for entry in row["against"]]
     if measured := [entry for entry in compared if "differences" in entry]:
         entry = measured[0]
         text += (
@@ -199,13 +205,11 @@ def _number(value: Mapping[str, Any] | None, done: list[int]) -> str:
     return _spread(value, ".4g") + some
 
 
-def _difference(against: Mapping[str, Any] | None, summary: Summary) -> str:
-    if against is None or "differences" not in against:
-        return MISSING
-    rsum = against["differences"]["rsum"]
+def _difference(entry: Mapping[str, Any], summary: Summary) -> str:
+    rsum = entry["differences"]["rsum"]
     text = f"{rsum['difference']:+.1f} ({rsum['low']:+.1f} to {rsum['high']:+.1f}), p = {rsum['p_value']:.2g}"
-    if against["variant"] != summary["study"]["baseline"]:
-        text += f", to {against['variant']}"
+    if entry["variant"] != summary["study"]["baseline"]:
+        text += f", to {entry['variant']}"
     return text
 
 
