@@ -296,7 +296,7 @@ def test_a_folder_of_the_index_alone_is_told_on_the_sheet(
         notes.append(note)
         return Image.new("RGB", (1, 1))
 
-    monkeypatch.setattr("crossalign.search.contact_sheet", sheet)
+    monkeypatch.setattr("crossalign.cli.search_parts.contact_sheet", sheet)
     call("index", "model", "photos")
     for options in ([], ["--folder", "ünï 写真"]):
         assert call("search", "photos.index", "red", "-k", "3", "--sheet", "hits.png", *options)[0] == 0
