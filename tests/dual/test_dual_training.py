@@ -19,11 +19,11 @@ from crossalign.model import RetrievalModel
 from crossalign.objective import Objective
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
-from crossalign.training import trainer
 from crossalign.training.assemble import assemble_model
 from crossalign.training.fine_tuning import checkpoint_gradients, freeze_blocks
 from crossalign.training.schedule import build_optimizer
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 from tiny_dual import WIDTH, write_open_clip, write_transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -70,10 +70,6 @@ def recipe(collection: Collection, dual: dict[str, Any], **changes: Any) -> Reci
     return Recipe.model_validate(values)
 
 
-class StopError(Exception):
-    """Where a run is interrupted."""
-
-
 @pytest.mark.parametrize("kind", ["open_clip", "clip", "siglip", "lora", "lora open_clip"])
 def test_fine_tuned_resumed_and_loaded_exactly(
     collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -88,20 +84,8 @@ def test_fine_tuned_resumed_and_loaded_exactly(
     chosen = recipe(collection, dual, optimizer__layer_decay=0.8)
     before = assemble_model(chosen, Sources.open(collection.folder))
     train(chosen, tmp_path / "whole", progress=False)
-
-    real, saved = trainer.save_checkpoint, 0
-
-    def interrupting(path: Path, state: dict[str, Any]) -> None:
-        nonlocal saved
-        real(path, state)
-        saved += 1
-        if saved == 3:
-            raise StopError
-
-    monkeypatch.setattr(trainer, "save_checkpoint", interrupting)
-    with pytest.raises(StopError):
+    with interrupted(3):
         train(chosen, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)  # whatever the process drew meanwhile
     train(chosen, tmp_path / "parts", resume="auto", progress=False)
     one, two = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("whole", "parts"))

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from crossalign.model import RetrievalModel
 from crossalign.recipe import Recipe, load_recipe
 from crossalign.sources import Sources
-from crossalign.training import trainer
 from crossalign.training.assemble import assemble_model
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 from photo_collection import write_collection
 
 
@@ -39,29 +39,14 @@ def recipe(tmp_path: Path, tiny_photos: Callable[..., Any], shared_weights: Path
     return Recipe.model_validate(values)
 
 
-class StopError(Exception):
-    """Where a run is interrupted."""
-
-
 @pytest.mark.long
 def test_real_weights_are_fine_tuned_and_what_is_frozen_stays(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_photos: Callable[..., Any]
 ) -> None:
     before = assemble_model(recipe, Sources.open(recipe.data.collection))
     train(recipe, tmp_path / "whole", progress=False)
-    real, saved = trainer.save_checkpoint, 0
-
-    def interrupting(path: Path, state: dict[str, Any]) -> None:
-        nonlocal saved
-        real(path, state)
-        saved += 1
-        if saved == 3:
-            raise StopError
-
-    monkeypatch.setattr(trainer, "save_checkpoint", interrupting)
-    with pytest.raises(StopError):
+    with interrupted(3):
         train(recipe, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)  # whatever the process drew meanwhile
     train(recipe, tmp_path / "parts", resume="auto", progress=False)
     for file in ("model.safetensors", "text_backbone/model.safetensors"):

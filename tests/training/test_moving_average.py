@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor, nn
 from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.recipe import EMASettings, load_recipe
-from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.moving_average import MovingAverage
 from crossalign.training.state import kept_epochs, kept_place
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 
 EMA = "training.ema={decay: 0.8}"
 
@@ -158,27 +157,13 @@ def test_a_run_validates_and_keeps_the_average(
 @pytest.mark.parametrize("stop_at", [5, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 3, 8))])
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_resumed_average_is_the_uninterrupted_one_bit_for_bit(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, start: int
+    toy: Path, tmp_path: Path, stop_at: int, start: int
 ) -> None:
     changes = [f"training.ema={{decay: 0.8, start_epoch: {start}}}", "training.keep_epochs=2"]
     recipe = load_recipe(toy, [*changes, "training.checkpoint_every=1"])
     train(recipe, tmp_path / "whole", progress=False)
-    real, saved = trainer.save_checkpoint, 0
-
-    class StopError(Exception):
-        pass
-
-    def interrupting(path: Path, state: dict[str, Any]) -> None:
-        nonlocal saved
-        real(path, state)
-        saved += 1
-        if saved == stop_at:
-            raise StopError
-
-    monkeypatch.setattr(trainer, "save_checkpoint", interrupting)
-    with pytest.raises(StopError):
+    with interrupted(stop_at):
         train(recipe, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)
     train(recipe, tmp_path / "parts", resume="auto", progress=False)
     whole, parts = (

@@ -20,11 +20,11 @@ from crossalign.errors import CrossAlignError
 from crossalign.model import RetrievalModel
 from crossalign.recipe import Recipe
 from crossalign.sources import Sources
-from crossalign.training import trainer
 from crossalign.training.assemble import assemble_model
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 from photo_collection import BACKBONE, write_collection, write_weights
 
 
@@ -59,23 +59,6 @@ def recipe(collection: Collection, **changes: Any) -> Recipe:
         section, _, name = key.partition("__")
         values[section] = {**values[section], name: value}
     return Recipe.model_validate(values)
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> type[Exception]:
-    """Let the training loop fail in the middle of this step."""
-
-    class StopError(Exception):
-        pass
-
-    real = trainer.check_finite
-
-    def interrupting(terms: Any, norm: Any, at: int, batch: Batch) -> None:
-        if at == step:
-            raise StopError
-        real(terms, norm, at, batch)
-
-    monkeypatch.setattr(trainer, "check_finite", interrupting)
-    return StopError
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -129,30 +112,26 @@ def test_a_frozen_network_is_trained_on_and_stays(collection: Collection, tmp_pa
 
 @pytest.mark.parametrize(("workers", "stop"), [(0, 2), (0, 5), (2, 6)])
 def test_resumed_equals_uninterrupted(
-    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, stop: int
+    collection: Collection, tmp_path: Path, workers: int, stop: int
 ) -> None:
     settings = recipe(collection, data__workers=workers)
     whole = train(settings, tmp_path / "whole", progress=False)
     assert whole.steps == 8
-    error = stop_at(monkeypatch, stop)
-    with pytest.raises(error):
+    with interrupted(2 * stop + 2, "check_finite"):
         train(settings, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)
     train(settings, tmp_path / "parts", resume="auto", progress=False)
     assert_same(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_the_number_of_workers_changes_nothing_and_may_change_on_resume(
-    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    collection: Collection, tmp_path: Path
 ) -> None:
     train(recipe(collection), tmp_path / "none", progress=False)
     train(recipe(collection, data__workers=2), tmp_path / "two", progress=False)
     assert_same(tmp_path / "none", tmp_path / "two")
-    error = stop_at(monkeypatch, 3)
-    with pytest.raises(error):
+    with interrupted(8, "check_finite"):
         train(recipe(collection), tmp_path / "changed", progress=False)
-    monkeypatch.undo()
     train(recipe(collection, data__workers=1), tmp_path / "changed", resume="auto", progress=False)
     assert_same(tmp_path / "none", tmp_path / "changed")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,6 +16,7 @@ from crossalign.training import trainer
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 from toy_collection import write_teachers
 
 SOFT = [
@@ -73,24 +73,8 @@ def test_both_terms_fall(taught: Path, tmp_path: Path, more: list[str]) -> None:
 def test_an_interrupted_run_ends_with_the_same_weights(taught: Path, tmp_path: Path) -> None:
     recipe = load_recipe(taught, SOFT)
     train(recipe, tmp_path / "whole", progress=False)
-
-    class StopHereError(Exception):
-        pass
-
-    steps = 0
-    original = RetrievalModel.scores
-
-    def counted(self: RetrievalModel, *arguments: object, **named: object) -> torch.Tensor:
-        nonlocal steps
-        steps += 1
-        if steps == 8:
-            raise StopHereError
-        return original(self, *arguments, **named)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RetrievalModel, "scores", counted)
-        with pytest.raises(StopHereError):
-            train(recipe, tmp_path / "part", progress=False)
+    with interrupted(16, "check_finite"):
+        train(recipe, tmp_path / "part", progress=False)
     train(recipe, tmp_path / "part", resume="auto", progress=False)
     whole, part = (
         load_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["weights"]
@@ -137,23 +121,9 @@ def test_a_run_of_before_with_idle_heads_and_teachers_opens_and_goes_on(
     taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = load_recipe(taught, [*SOFT[:2], "training.epochs=2"])
-    real, saved = trainer.save_checkpoint, 0
-
-    class StopHereError(Exception):
-        pass
-
-    def interrupting(path: Path, state: dict[str, Any]) -> None:
-        nonlocal saved
-        real(path, state)
-        saved += 1
-        if saved == 2:
-            raise StopHereError
-
-    with monkeypatch.context() as older:
+    with monkeypatch.context() as older, interrupted(2):
         older.setattr(trainer, "refuse_idle_settings", lambda _: None)
-        older.setattr(trainer, "save_checkpoint", interrupting)
-        with pytest.raises(StopHereError):
-            train(recipe, tmp_path / "run", progress=False)
+        train(recipe, tmp_path / "run", progress=False)
     # Stores that no term asks for are not read either.
     shutil.rmtree(taught.with_suffix("") / "features" / "teacher-images")
     assert train(recipe, tmp_path / "run", resume="auto", progress=False).epochs == 2

@@ -26,6 +26,7 @@ from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.guards import CollapseGuard
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 
 
 def final_weights(run: Path) -> dict[str, torch.Tensor]:
@@ -76,29 +77,11 @@ def test_same_seed_same_weights_other_seed_other_weights(toy: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     "stop_at", [2, 8, *(pytest.param(at, marks=pytest.mark.long) for at in (1, 5, 7, 9, 11))]
 )
-def test_resumed_equals_uninterrupted_bit_for_bit(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
-) -> None:
+def test_resumed_equals_uninterrupted_bit_for_bit(toy: Path, tmp_path: Path, stop_at: int) -> None:
     recipe = load_recipe(toy)
     train(recipe, tmp_path / "whole", progress=False)
-
-    class StopError(Exception):
-        pass
-
-    calls = 0
-    real = trainer.check_finite
-
-    def interrupting(terms, norm, step, batch):  # type: ignore[no-untyped-def]
-        nonlocal calls
-        calls += 1
-        if calls == 2 * stop_at:
-            raise StopError
-        real(terms, norm, step, batch)
-
-    monkeypatch.setattr(trainer, "check_finite", interrupting)
-    with pytest.raises(StopError):
+    with interrupted(2 * stop_at, "check_finite"):
         train(recipe, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)  # whatever the process drew meanwhile
     train(recipe, tmp_path / "parts", resume="auto", progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
@@ -118,26 +101,12 @@ LEVERS = (
     "steps", [3, *(pytest.param(steps, marks=pytest.mark.long) for steps in (1, 4, 5, 8))]
 )
 def test_levers_of_lca_resume_bit_for_bit_and_change_the_run(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lever: str, steps: int
+    toy: Path, tmp_path: Path, lever: str, steps: int
 ) -> None:
     recipe = load_recipe(toy, [lever, "training.checkpoint_every=1"])
     train(recipe, tmp_path / "whole", progress=False)
-    real, saved = trainer.save_checkpoint, 0
-
-    class StopError(Exception):
-        pass
-
-    def interrupting(path: Path, state: dict[str, Any]) -> None:
-        nonlocal saved
-        real(path, state)
-        saved += 1
-        if saved == steps:
-            raise StopError
-
-    monkeypatch.setattr(trainer, "save_checkpoint", interrupting)
-    with pytest.raises(StopError):
+    with interrupted(steps):
         train(recipe, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     torch.manual_seed(999)
     train(recipe, tmp_path / "parts", resume="auto", progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
