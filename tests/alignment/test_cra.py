@@ -192,6 +192,34 @@ def test_module_is_the_mean_of_both_directions() -> None:
     torch.testing.assert_close(loss, (texts + images) / 2)
 
 
+def test_texts_of_one_image_are_each_others_negatives_where_pairs_know_no_other() -> None:
+    generator = torch.Generator().manual_seed(3)
+    image_guide, image_keys, text_guide, text_keys = (
+        torch.rand(*shape, D, generator=generator, dtype=torch.float64)
+        for shape in ((2,), (2, 3), (4,), (4, 5))
+    )
+    image_mask = torch.tensor([[True, True, False], [True, True, True]])
+    text_mask = torch.arange(5) < torch.tensor([[5], [2], [3], [4]])
+    rows = torch.tensor([0, 0, 1, 1])
+    cra = ContextualRelationAlignment(0.5, 6, multi_positive=False)
+    expected = (
+        plain_nce(text_guide, image_keys[rows], image_mask[rows], 0.5, 6)
+        + plain_nce(image_guide[rows], text_keys, text_mask, 0.5, 6)
+    ) / 2
+    given = (text_guide, text_keys)
+    one = cra(image_guide, image_keys, *given, image_mask, text_mask, image_rows=rows)
+    torch.testing.assert_close(one, expected)
+    pairs = (image_guide[rows], image_keys[rows], *given, image_mask[rows], text_mask)
+    torch.testing.assert_close(cra(*pairs, ids=rows), expected)
+    apart, together = (
+        ContextualRelationAlignment(0.5, None, multi_positive=multi)(
+            image_guide, image_keys, *given, image_mask, text_mask, image_rows=rows
+        )
+        for multi in (False, True)
+    )
+    assert together < apart, "the same terms, with fewer negatives"
+
+
 def test_non_negative_keys_bound_the_loss() -> None:
     generator = torch.Generator().manual_seed(5)
     keys = F.normalize(torch.rand(40, 15, 6, generator=generator), dim=-1)

@@ -13,6 +13,7 @@ from tiny_study import STUDY, Place, go
 
 from crossalign.evaluation import RetrievalResult, compare_groups
 from crossalign.study import StudySettings, load_study
+from crossalign.study.records import read_record
 from crossalign.study.report import write_report
 from crossalign.study.summary import summarize
 
@@ -138,6 +139,18 @@ def test_further_numbers_are_those_of_the_log(copy: Place) -> None:
     assert variants["+lca"]["numbers"].keys() == {"lca"}
     assert variants["+lca"]["numbers"]["lca"]["values"] == pytest.approx(last, rel=1e-5)
     assert variants["base"]["numbers"] == {}
+
+
+@pytest.mark.parametrize(
+    ("rsums", "expected"), [([240.0, 250.0, 243.0, 242.5], 7.0), ([1.0, 2.0, 3.0], 0.0), ([5.0], None)]
+)
+def test_the_largest_fall_is_from_one_epoch_to_the_next(
+    finished: Place, rsums: list[float], expected: float | None
+) -> None:
+    outcome = read_record(finished.out / "records" / "base-seed0.json").outcome
+    assert outcome is not None
+    log = [{"rsum": rsum, "i2t_r1": 1.0} for rsum in rsums]
+    assert outcome.model_copy(update={"validation": log}).number("largest_fall") == expected
 
 
 def test_the_report_is_three_files_and_names_no_place(copy: Place) -> None:

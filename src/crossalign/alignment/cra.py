@@ -167,16 +167,21 @@ class ContextualRelationAlignment(nn.Module):
     Args:
         temperature: what inner products are divided by.
         hard_negatives: how many negatives a query meets; ``None``: all of them.
+        multi_positive: texts of the same image belong to it. Otherwise, as published, a pair knows no other, and
+            another text of its image is as negative as any.
 
     Raises:
         CrossAlignError: the temperature or the number of negatives is not positive.
     """
 
-    def __init__(self, temperature: float = 0.7, hard_negatives: int | None = 512) -> None:
+    def __init__(
+        self, temperature: float = 0.7, hard_negatives: int | None = 512, *, multi_positive: bool = True
+    ) -> None:
         super().__init__()
         _check_settings(temperature, hard_negatives)
         self.temperature = temperature
         self.hard_negatives = hard_negatives
+        self.multi_positive = multi_positive
 
     def forward(
         self,
@@ -195,6 +200,12 @@ class ContextualRelationAlignment(nn.Module):
         ``(U, R, D)``, ``image_rows`` ``(B,)`` names the image of each text instead.
         """
         settings = (self.temperature, self.hard_negatives)
+        if not self.multi_positive:
+            ids = None
+            if image_rows is not None:
+                image_guide, image_keys = image_guide[image_rows], image_keys[image_rows]
+                image_mask = None if image_mask is None else image_mask[image_rows]
+                image_rows = None
         if image_rows is None:
             texts = global_to_local_nce(text_guide, image_keys, image_mask, *settings, ids)
             images = global_to_local_nce(image_guide, text_keys, text_mask, *settings, ids)

@@ -140,6 +140,10 @@ class CRASettings(Settings):
     hard_negatives: int | None = Field(
         default=512, gt=0, description="negatives a query meets, the most similar ones; null: all"
     )
+    multi_positive: bool = Field(
+        default=True,
+        description="all captions of an image in a batch belong to it; false: those of other pairs are negatives",
+    )
 
 
 class DiversitySettings(Settings):

@@ -82,7 +82,9 @@ class Objective(nn.Module):
                 self.weights["lca_captions"] = lca.caption_pairs
         self.cra: ContextualRelationAlignment | None = None
         if (cra := settings.cra) is not None:
-            self.cra = ContextualRelationAlignment(cra.temperature, cra.hard_negatives)
+            self.cra = ContextualRelationAlignment(
+                cra.temperature, cra.hard_negatives, multi_positive=cra.multi_positive
+            )
             self.weights["cra"] = cra.weight
 
         self.csa: CrossModalSoftLabels | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,7 +96,13 @@ class RunOutcome(_Part):
     suite_data: dict[str, SuiteData] | None = None
 
     def number(self, name: str) -> float | None:
-        """A number that a study may ask for: of ``last`` or ``suite``, a width, or R@sum at a share of it."""
+        """A number that a study may ask for: of ``last`` or ``suite``, a width, R@sum at a share of it, or the
+        ``largest_fall`` of R@sum on validation from one epoch to the next.
+        """
+        if name == "largest_fall":
+            rsums = [event["rsum"] for event in self.validation if "rsum" in event]
+            falls = [before - after for before, after in pairwise(rsums)]
+            return max(0.0, *falls) if falls else None
         widths = {f"rsum_at_{share}": value for share, value in (self.rsum_at_width or {}).items()}
         known = {**self.last, **(self.suite or {}), **widths, "embedding_width": float(self.embedding_width)}
         return known.get(name)

@@ -89,7 +89,8 @@ class StudySettings(Settings):
     plot: PlotSettings | None = Field(default=None, description="draw the variants along their `x`")
     numbers: tuple[str, ...] = Field(
         default=(),
-        description="further numbers that the table and the plot show: of the training log, `embedding_width`, "
+        description="further numbers that the table and the plot show: of the training log, `largest_fall` of "
+        "validation R@sum from one epoch to the next, `embedding_width`, "
         "`rsum_at_1/2`, `rsum_at_1/4`, `rsum_at_1/8` of the width, and those of `suite` such as `captions.r1`",
     )
     suite: SuiteSettings | None = Field(
