@@ -217,8 +217,9 @@ def _concepts_note(codebook: Codebook | str, use: ConceptUse | None) -> str:
         if codebook.epoch == codebook.model_epoch
         else f" The codebook is that of epoch {codebook.epoch}, the model that of epoch {codebook.model_epoch}."
     )
+    centred = ", once the mean is taken from both as in training" if codebook.centred else ""
     return (
         f"Each of {use.regions:,} regions and {use.words:,} words of {use.images:,} images belongs to the concept "
-        f"that it is nearest to. These are the {len(use.shown)} most used concepts, each with its most frequent words "
-        f"and the regions most similar to it (cosine below).{other}"
+        f"that it is nearest to{centred}. These are the {len(use.shown)} most used concepts, each with its most "
+        f"frequent words and the regions most similar to it (cosine below).{other}"
     )
