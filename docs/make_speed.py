@@ -151,6 +151,21 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
         yield f"Encoding a text query before that: {name}", _duration(value["median_s"])
 
 
+def query_time(result: dict[str, Any]) -> Iterator[Row]:
+    """What the shape of a study's embeddings costs a search that compares with every image."""
+    for shape, names in result["shapes"].items():
+        views, width = shape.split(" x ")
+        told = f"width {width}" + ("" if views == "1" else f", {views} views an image")
+        figures = [
+            f"{_duration(gallery['seconds'][shape]['median_s'])} among {gallery['images']:,} images "
+            f"({times(gallery['to_first'][shape], 1)} the first)"
+            for gallery in result["galleries"]
+        ]
+        named = ", ".join(f"`{name}`" for name in names[:3])
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"All inner products of one text query, {told} ({named}{more})", ", ".join(figures)
+
+
 def after_training(result: dict[str, Any]) -> Iterator[Row]:
     """R@sum of trained models by what was done with them afterwards."""
     runs, other = (_variant(result[kind]) for kind in ("runs", "other"))
@@ -195,6 +210,7 @@ BENCHMARKS = {
     "teachers": teachers,
     "scorers-256": scorers,
     "scorers-1024": scorers,
+    "query_time": query_time,
     "retrieval_time": retrieval_time,
 }
 AFTERWARDS = {"after_training": after_training}

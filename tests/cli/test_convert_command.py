@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from crossalign.cli.main import main
 from published_cases import CASES, Case
@@ -55,6 +56,26 @@ def test_keys_that_do_not_fit_end_with_one(tmp_path: Path, capsys: pytest.Captur
     assert (code, err) == (1, "")
     assert json.loads(out)["missing"] == ["image Rs_GCN_2.g.bias"]
     assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = CASES["vsrn-coco"]()
+    case.states[0]["Rs_GCN_2.g.bias"][1] = torch.nan
+    checkpoint, vocabulary = files(case, tmp_path)
+    code, out, err = run(capsys, "convert", checkpoint, "--vocab", vocabulary, "--out", tmp_path / "model")
+    assert (code, out) == (1, "")
+    assert err.endswith("holds weights that are not finite: image Rs_GCN_2.g.bias; fetch or save it again\n")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_bert_inside_is_converted_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES["vse-infinity-bert"]()
+    checkpoint = case.save(tmp_path / "model_best.pth", "zip")
+    words = case.save_vocabulary(tmp_path / "bert", "json")
+    code, _, err = run(capsys, "convert", checkpoint, "--vocab", words, "--out", tmp_path / "model")
+    assert (code, err) == (0, "")
 
 
 def test_the_list_and_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

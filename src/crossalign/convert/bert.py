@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def published_bert(
     _check_words(folder / _WORDS, config.vocab_size)
     with tempfile.TemporaryDirectory() as temporary:
         saved = Path(temporary) / "bert"
-        network.save_pretrained(saved, safe_serialization=True)
+        with _no_bars():
+            network.save_pretrained(saved, safe_serialization=True)
         # The word list alone: a tokenizer.json beside it may keep capitals.
         shutil.copyfile(folder / _WORDS, saved / _WORDS)
         BertTokenizerFast.from_pretrained(saved, do_lower_case=True).save_pretrained(saved)
@@ -83,6 +85,20 @@ def published_bert(
         )
     backbone.config = backbone.config.model_copy(update={"name": "bert"})
     return backbone, left_out
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Transformers' bars for files of a moment say nothing to a user."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _settings(place: Path) -> tuple[Path, dict[str, Any]]:

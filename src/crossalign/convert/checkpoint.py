@@ -73,6 +73,15 @@ class Checkpoint:
         place = PARTS.index(part)
         return self.parts[place] if place < len(self.parts) else {}
 
+    def not_finite(self) -> list[str]:
+        """Keys, each after its part, of tensors that hold NaN or infinity."""
+        return [
+            f"{name} {key}"
+            for name in PARTS
+            for key, tensor in self.state(name).items()
+            if tensor.is_floating_point() and not tensor.isfinite().all()
+        ]
+
     def tensor(self, layout: str, part: str, key: str, sides: int) -> Tensor:
         """A tensor with this many sides that a layout cannot do without.
 

@@ -9,6 +9,7 @@ from typing import Any
 from crossalign.convert.checkpoint import Checkpoint, open_checkpoint
 from crossalign.convert.layout import Converted, Layout
 from crossalign.convert.layouts import LAYOUTS
+from crossalign.encoders.weights import listed_keys
 from crossalign.errors import CrossAlignError
 from crossalign.model_folder import check_replaceable
 
@@ -70,6 +71,10 @@ def convert_checkpoint(
     if not Path(vocabulary).exists():
         raise CrossAlignError(
             f"{vocabulary}: no such file; the layout '{known.name}' needs {NEEDED[known.vocabulary]}"
+        )
+    if wrong := opened.not_finite():
+        raise CrossAlignError(
+            f"{checkpoint}: holds weights that are not finite: {listed_keys(wrong)}; fetch or save it again"
         )
     converted = known.convert(opened, Path(vocabulary))
     if feature_dim not in (None, converted.feature_dim):
