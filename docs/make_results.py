@@ -32,6 +32,7 @@ SHORT: dict[str, tuple[str, ...]] = {
         "scan",
         "sgraf",
     ),
+    "flickr8k-selfalign-paper": ("infinity", "infinity+selfalign", "infinity+selfalign-balanced"),
     "flickr8k-cusa": (
         "infinity",
         "infinity+cusa",

@@ -186,6 +186,28 @@ def after_training(result: dict[str, Any]) -> Iterator[Row]:
                 yield f"R@sum of {told} on {where}", f"{value['mean']:.1f} ± {value['deviation']:.1f}"
 
 
+def word_regions(result: dict[str, Any]) -> Iterator[Row]:
+    """How often words find a region that shows what they mean."""
+    asked = {"accuracy": "choose a region that shows it", "pointing": "point at it"}
+    for units, measures in result["units"].items():
+        when = "before context" if units == "locals" else "after context"
+        for measure, value in measures.items():
+            low, high = value["interval"]
+            base = result["base"][units][measure]
+            told = (
+                f"{value['accuracy']:.1f} % ({low:.1f} to {high:.1f}); chance {value['chance']:.1f}, "
+                f"base model {base['accuracy']:.1f}"
+            )
+            if (less := value["less_base"]) is not None:
+                low, high = less["interval"]
+                told += f" ({less['difference']:+.1f}; {low:+.1f} to {high:+.1f})"
+            yield (
+                f"Words of {result['collection']} that {asked[measure]}, {when} "
+                f"(`{result['runs']['model']['recipe']}`, {value['words']:,} words)",
+                told,
+            )
+
+
 SCORES = {
     "with the next seed": "mean of its scores and those of the next seed",
     "with the other recipe": "mean of its scores and those of the other recipe",
@@ -213,6 +235,7 @@ BENCHMARKS = {
     "query_time": query_time,
     "retrieval_time": retrieval_time,
 }
+WORDS = {"word_regions-scenes": word_regions, "word_regions-flickr8k": word_regions}
 AFTERWARDS = {"after_training": after_training}
 PICTURES = {"retrieval_time": "Seconds a text query over the gallery's size, and R@sum over seconds"}
 
@@ -239,7 +262,7 @@ def section(benchmarks: Mapping[str, Callable[[dict[str, Any]], Iterator[Row]]])
 def pages() -> dict[Path, str]:
     """The page as it should be: what stands between the marks is replaced."""
     page = PAGE.read_text(encoding="utf-8")
-    for mark, benchmarks in (("speed", BENCHMARKS), ("afterwards", AFTERWARDS)):
+    for mark, benchmarks in (("speed", BENCHMARKS), ("words", WORDS), ("afterwards", AFTERWARDS)):
         filled = f"<!-- {mark} -->\n{section(benchmarks)}\n<!-- /{mark} -->"
         page, found = re.subn(
             f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, text=filled: text, page, flags=re.DOTALL
