@@ -9,6 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BartConfig,
+    BartModel,
     BertConfig,
     BertModel,
     BertTokenizerFast,
@@ -20,6 +22,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
     T5Config,
+    T5EncoderModel,
     T5Model,
     ViTConfig,
     ViTModel,
@@ -42,6 +45,13 @@ SMALL = {
 VISION = {name: value for name, value in SMALL.items() if name != "vocab_size"}
 VISION |= {"image_size": 32, "patch_size": 8}
 T5 = {"vocab_size": len(WORDS), "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+BART = {"vocab_size": len(WORDS), "d_model": 16, "encoder_layers": 1, "decoder_layers": 1}
+BART |= {
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+}
 DISTILLED = {"vocab_size": len(WORDS), "dim": 16, "hidden_dim": 32, "n_layers": 1, "n_heads": 2}
 
 
@@ -169,10 +179,25 @@ def test_half_precision_weights_become_float32(tiny: Path, dtype: torch.dtype) -
     assert states(backbone, TEXTS).dtype == torch.float32
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_encoder_of_a_t5_is_one_of_texts(tmp_path: Path, whole: bool) -> None:
+    torch.manual_seed(0)
+    network = T5Model(T5Config(**T5, pad_token_id=0))
+    alone = T5EncoderModel(T5Config(**T5, pad_token_id=0))
+    alone.encoder.load_state_dict(network.encoder.state_dict())
+    backbone = build(write(tmp_path / "t5", network if whole else alone))
+    assert type(backbone.network) is T5EncoderModel
+    ids, mask = backbone.tokenize(TEXTS)
+    expected = alone.eval()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(backbone.eval()(ids, mask), expected)
+    backbone.save(tmp_path / "saved")
+    torch.testing.assert_close(TextBackbone.load(tmp_path / "saved").eval()(ids, mask), expected)
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (lambda: T5Model(T5Config(**T5)), "T5Model is no encoder of texts alone"),
+        (lambda: BartModel(BartConfig(**BART)), "BartModel is no encoder of texts alone"),
         (
             lambda: CLIPModel(CLIPConfig(text_config=SMALL, vision_config=VISION)),
             "CLIPModel is no encoder of texts alone",

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from crossalign.convert.translate import Differences, translate, without
-from crossalign.encoders.hf import TextBackbone, TextBackboneConfig
-from crossalign.errors import CrossAlignError, missing_extra
+from crossalign.encoders.hf import TextBackbone, TextBackboneConfig, import_transformers
+from crossalign.errors import CrossAlignError
 from crossalign.files import read_json
 
 __all__ = ["PREFIX", "published_bert"]
@@ -45,14 +44,11 @@ def published_bert(
     Raises:
         CrossAlignError: the folder lacks a file, or its words are not those of the checkpoint.
     """
-    try:
-        from transformers import BertConfig, BertModel, BertTokenizerFast
-    except ImportError:
-        raise missing_extra("transformers", "text", "a checkpoint with BERT") from None
+    transformers = import_transformers("a checkpoint with BERT")
     folder, settings = _settings(Path(place))
     try:
-        config = BertConfig.from_dict(settings)
-        network = BertModel(config, add_pooling_layer=False)
+        config = transformers.BertConfig.from_dict(settings)
+        network = transformers.BertModel(config, add_pooling_layer=False)
     except Exception as error:  # the library raises many kinds
         reason = " ".join(str(error).split()) or type(error).__name__
         raise CrossAlignError(f"{folder}: its settings make no BERT ({reason}); fetch them again") from None
@@ -75,30 +71,16 @@ def published_bert(
     _check_words(folder / _WORDS, config.vocab_size)
     with tempfile.TemporaryDirectory() as temporary:
         saved = Path(temporary) / "bert"
-        with _no_bars():
-            network.save_pretrained(saved, safe_serialization=True)
+        network.save_pretrained(saved, safe_serialization=True)
         # The word list alone: a tokenizer.json beside it may keep capitals.
         shutil.copyfile(folder / _WORDS, saved / _WORDS)
-        BertTokenizerFast.from_pretrained(saved, do_lower_case=True).save_pretrained(saved)
+        tokenizer = transformers.BertTokenizerFast
+        tokenizer.from_pretrained(saved, do_lower_case=True).save_pretrained(saved)
         backbone = TextBackbone(
             TextBackboneConfig(name=str(saved), max_length=max_length or config.max_position_embeddings)
         )
     backbone.config = backbone.config.model_copy(update={"name": "bert"})
     return backbone, left_out
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Transformers' bars for files of a moment say nothing to a user."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _settings(place: Path) -> tuple[Path, dict[str, Any]]:

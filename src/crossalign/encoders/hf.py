@@ -29,6 +29,8 @@ __all__ = [
 
 PACKAGE = "package:"
 SETTINGS_FILE = "text_backbone.json"
+_HALVES = ("t5", "mt5", "umt5")
+"""Models of which the encoder is half, and stands by itself in the package."""
 _OF_NO_EFFECT = ("_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype")
 
 
@@ -72,7 +74,9 @@ class TextBackbone(nn.Module):
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any
-            self.network, report = transformers.AutoModel.from_pretrained(
+            settings = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
+            kind = "AutoModelForTextEncoding" if settings.model_type in _HALVES else "AutoModel"
+            self.network, report = getattr(transformers, kind).from_pretrained(
                 place, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
         except Exception as error:  # the library raises many kinds, some of them bare
