@@ -110,7 +110,7 @@ def measure(place: Path, count: int, dim: int, views: int, queries: int) -> dict
 def main() -> None:
     """Measure, print a line a size, write ``results/search.json``; exit code 1 if a limit is missed.
 
-    The limits are for 10,000 photos; with another number the result is ``search-<photos>`` and has none.
+    The limits are for 10,000 photos at all widths; anything else is written under another name and has none.
     """
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--photos", type=int, default=LIMITED)
@@ -149,7 +149,7 @@ def main() -> None:
         limits = {"p50_ms": LIMIT_MS, "recall_at_10": LIMIT_RECALL, "met": not missed}
         print(write_result("search", {"load_before": before, "limits": limits, "cases": cases}).name)
     elif not options.smoke:
-        name = f"search-{options.photos}"
+        name = f"search-{options.photos}" + ("" if options.dim is None else f"-{options.dim}")
         print(write_result(name, {"load_before": before, "limits": None, "cases": cases}).name)
         return
     raise SystemExit(1 if missed else 0)

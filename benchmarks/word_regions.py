@@ -11,6 +11,7 @@ from pathlib import Path
 
 from _common import write_result
 from crossalign.cli.explain_parts import Boxes, score_collection
+from crossalign.errors import CrossAlignError
 from crossalign.evaluation.run_sources import run_recipe
 from crossalign.model import RetrievalModel
 
@@ -18,7 +19,8 @@ from crossalign.model import RetrievalModel
 def told(run: str) -> dict[str, object]:
     """Which model that is: its recipe, its seed, its fingerprint."""
     recipe = run_recipe(Path(run))
-    assert recipe is not None, f"{run} is no run"
+    if recipe is None:
+        raise CrossAlignError(f"{run}: is no training run")
     return {
         "recipe": recipe.name,
         "seed": recipe.seed,

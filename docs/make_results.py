@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crossalign.study.summary import FORMAT_VERSION
 from crossalign.study.table import markdown_table, notes, origin_line, reading, study_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,11 @@ def studies() -> dict[str, dict[str, Any]]:
     """Every study that has been run, the main ones first."""
     paths = (RESULTS / "studies").glob("*/study.json")
     found = {path.parent.name: json.loads(path.read_text()) for path in sorted(paths)}
+    for name, summary in found.items():
+        if summary["format_version"] != FORMAT_VERSION:
+            raise SystemExit(
+                f"{name}: of another version; write it again: crossalign study {name} --report --out ..."
+            )
     order = [*SHORT, *found]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0])))
 

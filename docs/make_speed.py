@@ -143,7 +143,7 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
             recalls = [f"{point['recall_at_10']:.2f}" for point in (points[0], points[-1])]
             accuracy = f"; recall@10 of exact search {', '.join(recalls)}"
         elif method["rsum"] is not None:
-            accuracy = f"; R@sum {method['rsum']:.1f} of the split's {result['split']['images']:,}"
+            accuracy = f"; R@sum {method['rsum']:.1f} on the split's {result['split']['images']:,} images"
         else:
             accuracy = ""
         yield f"One text query: {names[method['kind']].format(**method)}", ", ".join(told) + accuracy
@@ -153,17 +153,19 @@ def retrieval_time(result: dict[str, Any]) -> Iterator[Row]:
 
 def query_time(result: dict[str, Any]) -> Iterator[Row]:
     """What the shape of a study's embeddings costs a search that compares with every image."""
+    first = f"width {next(iter(result['shapes'])).partition(' x ')[2]} with one view"
+    clock = "" if result["clock"] == "wall time" else f", {result['clock']}"
     for shape, names in result["shapes"].items():
         views, width = shape.split(" x ")
         told = f"width {width}" + ("" if views == "1" else f", {views} views an image")
         figures = [
             f"{_duration(gallery['seconds'][shape]['median_s'])} among {gallery['images']:,} images "
-            f"({times(gallery['to_first'][shape], 1)} the first)"
+            f"({times(gallery['to_first'][shape], 1)} {first})"
             for gallery in result["galleries"]
         ]
         named = ", ".join(f"`{name}`" for name in names[:3])
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        yield f"All inner products of one text query, {told} ({named}{more})", ", ".join(figures)
+        yield f"All inner products of one text query, {told}{clock} ({named}{more})", ", ".join(figures)
 
 
 def after_training(result: dict[str, Any]) -> Iterator[Row]:
@@ -227,7 +229,7 @@ BENCHMARKS = {
     "alignment": alignment,
     "evaluation": evaluation,
     "search": search,
-    "search-100000": search,
+    "search-100000-256": search,
     "feature_loading": feature_loading,
     "teachers": teachers,
     "scorers-256": scorers,
@@ -242,7 +244,7 @@ PICTURES = {"retrieval_time": "Seconds a text query over the gallery's size, and
 
 def section(benchmarks: Mapping[str, Callable[[dict[str, Any]], Iterator[Row]]]) -> str:
     """The table, a line for every figure, and the pictures that these benchmarks have drawn."""
-    lines = ["| what | measured | file |", "| --- | --- | --- |"]
+    lines = []
     for name, rows in benchmarks.items():
         # A machine with other work has measured under another name.
         path = next(
@@ -253,6 +255,8 @@ def section(benchmarks: Mapping[str, Callable[[dict[str, Any]], Iterator[Row]]])
         link = f"[{path.name}](../benchmarks/results/{path.name})"
         result = json.loads(path.read_text(encoding="utf-8"))
         lines += [f"| {what} | {figure} | {link} |" for what, figure in rows(result)]
+    if lines:
+        lines = ["| what | measured | file |", "| --- | --- | --- |", *lines]
     for name, told in PICTURES.items():
         if name in benchmarks and (RESULTS / f"{name}.png").is_file():
             lines += ["", f"![{told}](../benchmarks/results/{name}.png)"]
@@ -263,7 +267,9 @@ def pages() -> dict[Path, str]:
     """The page as it should be: what stands between the marks is replaced."""
     page = PAGE.read_text(encoding="utf-8")
     for mark, benchmarks in (("speed", BENCHMARKS), ("words", WORDS), ("afterwards", AFTERWARDS)):
-        filled = f"<!-- {mark} -->\n{section(benchmarks)}\n<!-- /{mark} -->"
+        filled = "\n".join(
+            part for part in (f"<!-- {mark} -->", section(benchmarks), f"<!-- /{mark} -->") if part
+        )
         page, found = re.subn(
             f"<!-- {mark} -->.*<!-- /{mark} -->", lambda _, text=filled: text, page, flags=re.DOTALL
         )

@@ -206,3 +206,59 @@ def test_repeated_images_are_near_the_first_ones(monkeypatch: pytest.MonkeyPatch
     assert bool((cosines < 1 - 1e-3).all())
     assert bool((cosines > 0.99).all())
     torch.testing.assert_close(larger[4:].norm(dim=-1), values[torch.arange(7) % 4].norm(dim=-1))
+
+
+def test_the_time_of_a_query_is_told_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    script = load(ROOT / "benchmarks" / "query_time.py")
+    shapes = script.shapes("flickr8k-selfalign")
+    assert {"infinity", "vsrn"} <= set(shapes[1, 256])
+    assert {"infinity+selfalign", "vsrn+selfalign"} <= set(shapes[1, 768])
+    assert "camera+selfalign" in shapes[12, 768]
+    assert not any("scan" in name or "sgraf" in name for names in shapes.values() for name in names)
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)
+    monkeypatch.setattr(script, "write_result", lambda name, payload: written.update(payload) or Path(name))
+    monkeypatch.setattr(sys, "argv", ["query_time.py", "--small", "--busy", "--repeats", "2"])
+    script.main()
+    rows = dict(load(ROOT / "docs" / "make_speed.py").query_time(written))
+    (what,) = (what for what in rows if "width 768, 12 views an image" in what)
+    assert "CPU time of one thread (`camera+heads`, " in what
+    assert "among 60 images (" in rows[what]
+    assert rows[what].endswith(") width 256 with one view)")
+
+
+def test_words_are_told_beside_chance_and_base() -> None:
+    value = {"accuracy": 40.0, "chance": 6.1, "interval": [38.0, 42.0], "words": 1234}
+    less = {"difference": 24.0, "interval": [20.5, 27.5], "words": 1234}
+    result = {
+        "collection": "scenes",
+        "runs": {"model": {"recipe": "scenes-vse-selfalign"}},
+        "units": {
+            "locals": {"accuracy": value | {"less_base": less}},
+            "context": {"pointing": value | {"less_base": None}},
+        },
+        "base": {"locals": {"accuracy": {"accuracy": 16.0}}, "context": {"pointing": {"accuracy": 50.0}}},
+    }
+    assert list(load(ROOT / "docs" / "make_speed.py").word_regions(result)) == [
+        (
+            "Words of scenes that choose a region that shows it, before context (`scenes-vse-selfalign`, 1,234 words)",
+            "40.0 % (38.0 to 42.0); chance 6.1, base model 16.0 (+24.0; +20.5 to +27.5)",
+        ),
+        (
+            "Words of scenes that point at it, after context (`scenes-vse-selfalign`, 1,234 words)",
+            "40.0 % (38.0 to 42.0); chance 6.1, base model 50.0",
+        ),
+    ]
+
+
+def test_a_search_without_limits_claims_none() -> None:
+    case = {
+        "photos": 100_000,
+        "dim": 256,
+        "views": 1,
+        "milliseconds": {"approximate": {"p50": 1.0, "p95": 2.0}},
+    }
+    result = {"limits": None, "cases": [case | {"recall_at_10": {"approximate": 0.5}}]}
+    ((_, told),) = load(ROOT / "docs" / "make_speed.py").search(result)
+    assert told == "1.00 ms, 95 % below 2.0 ms; recall@10 0.5000 of exact search"

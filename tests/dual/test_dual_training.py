@@ -71,9 +71,7 @@ def recipe(collection: Collection, dual: dict[str, Any], **changes: Any) -> Reci
 
 
 @pytest.mark.parametrize("kind", ["open_clip", "clip", "siglip", "lora", "lora open_clip"])
-def test_fine_tuned_resumed_and_loaded_exactly(
-    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_fine_tuned_resumed_and_loaded_exactly(collection: Collection, tmp_path: Path, kind: str) -> None:
     if kind.startswith("lora"):
         pytest.importorskip("peft")
         dual = source(tmp_path / "clip", "clip" if kind == "lora" else "open_clip") | {

@@ -41,7 +41,7 @@ def recipe(tmp_path: Path, tiny_photos: Callable[..., Any], shared_weights: Path
 
 @pytest.mark.long
 def test_real_weights_are_fine_tuned_and_what_is_frozen_stays(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_photos: Callable[..., Any]
+    recipe: Recipe, tmp_path: Path, tiny_photos: Callable[..., Any]
 ) -> None:
     before = assemble_model(recipe, Sources.open(recipe.data.collection))
     train(recipe, tmp_path / "whole", progress=False)

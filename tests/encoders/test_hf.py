@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
@@ -21,9 +22,6 @@ from transformers import (
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
-    T5Config,
-    T5EncoderModel,
-    T5Model,
     ViTConfig,
     ViTModel,
 )
@@ -179,14 +177,17 @@ def test_half_precision_weights_become_float32(tiny: Path, dtype: torch.dtype) -
     assert states(backbone, TEXTS).dtype == torch.float32
 
 
+@pytest.mark.parametrize("kind", ["T5", "MT5", "UMT5"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_encoder_of_a_t5_is_one_of_texts(tmp_path: Path, whole: bool) -> None:
+def test_the_encoder_of_a_t5_is_one_of_texts(tmp_path: Path, kind: str, whole: bool) -> None:
     torch.manual_seed(0)
-    network = T5Model(T5Config(**T5, pad_token_id=0))
-    alone = T5EncoderModel(T5Config(**T5, pad_token_id=0))
+    settings, model, half = (
+        getattr(transformers, kind + part) for part in ("Config", "Model", "EncoderModel")
+    )
+    network, alone = model(settings(**T5, pad_token_id=0)), half(settings(**T5, pad_token_id=0))
     alone.encoder.load_state_dict(network.encoder.state_dict())
     backbone = build(write(tmp_path / "t5", network if whole else alone))
-    assert type(backbone.network) is T5EncoderModel
+    assert type(backbone.network) is half
     ids, mask = backbone.tokenize(TEXTS)
     expected = alone.eval()(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(backbone.eval()(ids, mask), expected)

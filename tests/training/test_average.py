@@ -98,7 +98,7 @@ def test_statistics_are_the_mean_over_batches_of_training_data(toy: Path, tmp_pa
 
     recipe = run_recipe(run)
     assert recipe is not None
-    count = measure_statistics(copied, _training_batches(copied, recipe, run_sources(run), False))
+    count = measure_statistics(copied, _training_batches(copied, recipe, run_sources(run))[0])
     assert count == result.statistics_from
     for norm in norms:
         assert len(seen[norm]) == count
@@ -122,7 +122,7 @@ def test_statistics_are_measured_on_the_batches_of_the_recipe(toy: Path, tmp_pat
     drawn = iter(
         PairSampler(split, recipe.training.batch_size, recipe.seed, images_first=True, captions_per_image=2)
     )
-    for batch in _training_batches(model, recipe, sources, False):
+    for batch in _training_batches(model, recipe, sources)[0]:
         assert batch.caption_ids == tuple(split.caption_ids[caption] for _, caption, _ in next(drawn))
 
 

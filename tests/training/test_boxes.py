@@ -24,6 +24,7 @@ from crossalign.sources import Sources
 from crossalign.training.checkpoint import load_checkpoint
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 from photo_collection import backbone, boxes_of, write_collection, write_detections, write_weights
 
 
@@ -179,24 +180,11 @@ def test_regions_that_contradict_the_store_are_refused(
             train(Recipe.model_validate(settings), tmp_path / "run", progress=False)
 
 
-def test_resumed_equals_uninterrupted(
-    collection: Collection, store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from crossalign.training import trainer
-
+def test_resumed_equals_uninterrupted(collection: Collection, store: FeatureStore, tmp_path: Path) -> None:
     settings = recipe(collection, "boxes", checkpoint_every=1)
     train(settings, tmp_path / "whole", progress=False)
-    real = trainer.check_finite
-
-    def interrupting(terms: Any, norm: Any, step: int, batch: Any) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-        real(terms, norm, step, batch)
-
-    monkeypatch.setattr(trainer, "check_finite", interrupting)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(5, "check_finite"):
         train(settings, tmp_path / "parts", progress=False)
-    monkeypatch.undo()
     train(settings, tmp_path / "parts", resume="auto", progress=False)
     one, two = (
         load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["weights"] for run in ("whole", "parts")

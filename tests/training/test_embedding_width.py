@@ -11,9 +11,9 @@ from test_trainer import assert_same_run
 from crossalign.evaluation.of_run import evaluate_run
 from crossalign.model import RetrievalModel
 from crossalign.recipe import load_recipe
-from crossalign.training import trainer
 from crossalign.training.metrics import read_metrics
 from crossalign.training.trainer import train
+from interrupted_training import interrupted
 
 PROJECTED = ["model.embedding_size=20"]
 MATRYOSHKA = ["objective.matryoshka={widths: [1/2, 1/4]}"]
@@ -22,24 +22,12 @@ MATRYOSHKA = ["objective.matryoshka={widths: [1/2, 1/4]}"]
 @pytest.mark.parametrize("changes", [PROJECTED, MATRYOSHKA], ids=["projected", "matryoshka"])
 @pytest.mark.parametrize("stop_at", [1, 5])
 def test_resumed_equals_uninterrupted_bit_for_bit(
-    toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: list[str], stop_at: int
+    toy: Path, tmp_path: Path, changes: list[str], stop_at: int
 ) -> None:
     recipe = load_recipe(toy, changes)
     train(recipe, tmp_path / "whole", progress=False)
-    real, steps = trainer.check_finite, 0
-
-    def interrupting(terms, norm, step, batch):  # type: ignore[no-untyped-def]
-        nonlocal steps
-        steps = step
-        if step == stop_at and norm is not None:
-            raise KeyboardInterrupt
-        real(terms, norm, step, batch)
-
-    monkeypatch.setattr(trainer, "check_finite", interrupting)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(2 * stop_at, "check_finite"):
         train(recipe, tmp_path / "parts", progress=False)
-    assert steps == stop_at
-    monkeypatch.undo()
     torch.manual_seed(999)
     train(recipe, tmp_path / "parts", resume="auto", progress=False)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

@@ -117,7 +117,7 @@ def test_resumed_equals_uninterrupted(
     settings = recipe(collection, data__workers=workers)
     whole = train(settings, tmp_path / "whole", progress=False)
     assert whole.steps == 8
-    with interrupted(2 * stop + 2, "check_finite"):
+    with interrupted(2 * stop, "check_finite"):
         train(settings, tmp_path / "parts", progress=False)
     torch.manual_seed(999)
     train(settings, tmp_path / "parts", resume="auto", progress=False)
@@ -130,7 +130,7 @@ def test_the_number_of_workers_changes_nothing_and_may_change_on_resume(
     train(recipe(collection), tmp_path / "none", progress=False)
     train(recipe(collection, data__workers=2), tmp_path / "two", progress=False)
     assert_same(tmp_path / "none", tmp_path / "two")
-    with interrupted(8, "check_finite"):
+    with interrupted(6, "check_finite"):
         train(recipe(collection), tmp_path / "changed", progress=False)
     train(recipe(collection, data__workers=1), tmp_path / "changed", resume="auto", progress=False)
     assert_same(tmp_path / "none", tmp_path / "changed")

@@ -167,8 +167,8 @@ class ContextualRelationAlignment(nn.Module):
     Args:
         temperature: what inner products are divided by.
         hard_negatives: how many negatives a query meets; ``None``: all of them.
-        multi_positive: texts of the same image belong to it. Otherwise, as published, a pair knows no other, and
-            another text of its image is as negative as any.
+        multi_positive: texts of the same image belong to it. Otherwise, as published, a pair knows no other:
+            another text of its image is as negative as any, and so is the image beside that text.
 
     Raises:
         CrossAlignError: the temperature or the number of negatives is not positive.

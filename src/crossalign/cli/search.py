@@ -80,7 +80,7 @@ def command(
     if not info:
         _check_query(text, image, rerank)
     picture = None if image is None or info else open_photo(image)
-    if sheet is not None:
+    if sheet is not None and not info:
         check_picture_format(sheet)
 
     from crossalign.cli.search_parts import Question, Reranking, find_photos, find_texts, tell_index
@@ -95,7 +95,12 @@ def command(
         tell_index(index, manifest, as_json)
         return
     if manifest.holds == "texts":
-        refused = {"--rerank": rerank is not None, "--folder": bool(folder), "--hubness": hubness is True}
+        refused = {
+            "--rerank": rerank is not None,
+            "--rerank-top": rerank_top is not None,
+            "--folder": bool(folder),
+            "--hubness": hubness is True,
+        }
         for option in (option for option, given in refused.items() if given):
             raise CrossAlignError(f"{option}: is for photos, and {index} holds texts; leave it out")
     if hubness and image is not None:
@@ -104,7 +109,16 @@ def command(
         )
     looked_through = asked_top(rerank, rerank_top)
     question = Question(
-        index, text, image, picture, k, exact, sheet, model, device=device_name(device), as_json=as_json
+        index=index,
+        text=text,
+        image=image,
+        picture=picture,
+        k=k,
+        exact=exact,
+        sheet=sheet,
+        model=model,
+        device=device_name(device),
+        as_json=as_json,
     )
     if manifest.holds == "texts":
         find_texts(question)

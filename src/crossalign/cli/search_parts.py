@@ -257,6 +257,7 @@ def _asked(engine: SearchEngine | TextSearchEngine, question: Question) -> Asked
     else:
         assert question.picture is not None
         query = engine.encode_image(question.picture, way.space)
+    encoded = time.perf_counter()
     return Asked(
         question=question,
         query=query,
@@ -266,7 +267,7 @@ def _asked(engine: SearchEngine | TextSearchEngine, question: Question) -> Asked
         complete=engine.complete,
         unknown=engine.unknown_words(question.text or ""),
         to_run=to_run,
-        seconds={"encode": time.perf_counter() - begin},
+        seconds={"encode": encoded - begin},
     )
 
 

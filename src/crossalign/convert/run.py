@@ -9,7 +9,7 @@ from typing import Any
 from crossalign.convert.checkpoint import Checkpoint, open_checkpoint
 from crossalign.convert.layout import Converted, Layout
 from crossalign.convert.layouts import LAYOUTS
-from crossalign.encoders.weights import listed_keys
+from crossalign.encoders.weights import refuse_not_finite
 from crossalign.errors import CrossAlignError
 from crossalign.model_folder import check_replaceable
 
@@ -72,10 +72,7 @@ def convert_checkpoint(
         raise CrossAlignError(
             f"{vocabulary}: no such file; the layout '{known.name}' needs {NEEDED[known.vocabulary]}"
         )
-    if wrong := opened.not_finite():
-        raise CrossAlignError(
-            f"{checkpoint}: holds weights that are not finite: {listed_keys(wrong)}; fetch or save it again"
-        )
+    refuse_not_finite(opened.not_finite(), str(checkpoint))
     converted = known.convert(opened, Path(vocabulary))
     if feature_dim not in (None, converted.feature_dim):
         raise CrossAlignError(

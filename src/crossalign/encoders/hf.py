@@ -75,7 +75,8 @@ class TextBackbone(nn.Module):
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any
             settings = transformers.AutoConfig.from_pretrained(place, trust_remote_code=False)
-            kind = "AutoModelForTextEncoding" if settings.model_type in _HALVES else "AutoModel"
+            half = settings.model_type in _HALVES
+            kind = "AutoModelForTextEncoding" if half else "AutoModel"
             self.network, report = getattr(transformers, kind).from_pretrained(
                 place, trust_remote_code=False, use_safetensors=True, output_loading_info=True
             )
@@ -85,7 +86,7 @@ class TextBackbone(nn.Module):
                 f"text encoder '{config.name}' cannot be loaded ({reason}); give a local folder or a hub name"
             ) from None
         layers = getattr(self.network.config, "num_hidden_layers", None)
-        if layers is None or getattr(self.network.config, "is_encoder_decoder", False):
+        if layers is None or (getattr(self.network.config, "is_encoder_decoder", False) and not half):
             raise CrossAlignError(
                 f"text encoder '{config.name}': a {type(self.network).__name__} is no encoder of texts alone; "
                 "give one, such as a BERT or a sentence encoder"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crossalign.errors import CrossAlignError
 
-__all__ = ["listed_keys", "load_strictly", "read_weights", "require_finite", "state_digest"]
+__all__ = ["load_strictly", "read_weights", "refuse_not_finite", "require_finite", "state_digest"]
 
 _WRAPPERS = ("state_dict", "model")
 # How files of torch.save begin: a zip file, before torch 1.6 a pickle of protocol 2.
@@ -74,7 +74,7 @@ def load_strictly(
     missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith("num_batches_tracked"))
     shapes = sorted(key for key in own.keys() & kept.keys() if own[key].shape != kept[key].shape)
     problems = [
-        f"{title} {listed_keys(keys)}"
+        f"{title} {_listed(keys)}"
         for title, keys in (
             ("missing", missing),
             ("unknown", sorted(kept.keys() - own.keys())),
@@ -99,9 +99,14 @@ def require_finite(network: nn.Module, source: str) -> None:
     """
     wrong = [name for name, value in network.named_parameters() if not value.isfinite().all()]
     wrong += [name for name, value in network.named_buffers() if (value.isnan() | value.isposinf()).any()]
-    if wrong:
+    refuse_not_finite(wrong, source)
+
+
+def refuse_not_finite(keys: list[str], source: str) -> None:
+    """One line of the keys, where there are any."""
+    if keys:
         raise CrossAlignError(
-            f"{source}: holds weights that are not finite: {listed_keys(wrong)}; fetch or save it again"
+            f"{source}: holds weights that are not finite: {_listed(keys)}; fetch or save it again"
         )
 
 
@@ -114,8 +119,7 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def listed_keys(keys: list[str]) -> str:
-    """The first five, and how many more there are."""
+def _listed(keys: list[str]) -> str:
     more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
     return ", ".join(keys[:5]) + more
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -66,8 +66,10 @@ def encoded_pairs(
     *,
     images_at_once: int = 50,
     progress: bool = False,
-) -> Iterator[EncodedPair]:
+) -> Generator[EncodedPair, None, None]:
     """Captions of a split with their images, image by image; each image is encoded once.
+
+    With ``progress``, close it where it may not be read to its end.
 
     Args:
         captions: positions of the wanted captions in the split; all of them by default.

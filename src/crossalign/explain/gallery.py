@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,13 @@ def _gather(
     place_of = {part.caption_ids[caption]: place for caption, place in shown.items()}
     pairs: dict[int, tuple[str, str, Correspondence]] = {}
     _, images, texts = sources.split(model, part.name)
-    for pair in encoded_pairs(model, part, images, texts, captions, progress=progress):
-        if counter is not None:
-            counter.add(pair)
-        if pair.caption_id in place_of:
-            found = correspond(pair, top=settings.top, units=settings.units, all_words=settings.all_words)
-            pairs[place_of[pair.caption_id]] = (pair.image_id, pair.caption_id, found)
+    with closing(encoded_pairs(model, part, images, texts, captions, progress=progress)) as encoded:
+        for pair in encoded:
+            if counter is not None:
+                counter.add(pair)
+            if pair.caption_id in place_of:
+                found = correspond(pair, top=settings.top, units=settings.units, all_words=settings.all_words)
+                pairs[place_of[pair.caption_id]] = (pair.image_id, pair.caption_id, found)
     concepts = None if counter is None else counter.result(settings.concepts)
     return _Gathered([pairs[place] for place in sorted(pairs)], concepts)
 

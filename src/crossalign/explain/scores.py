@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,11 +80,12 @@ def score_words(
         for measure in MEASURES
     }
     found = False
-    for pair in encoded_pairs(model, *sources.split(model, split), progress=progress):
-        spans = known.of(pair.image_id, pair.caption_id, pair.text)
-        found = found or bool(spans)
-        for (units, _), tally in tallies.items():
-            tally.add(pair.sample(units, spans))
+    with closing(encoded_pairs(model, *sources.split(model, split), progress=progress)) as encoded:
+        for pair in encoded:
+            spans = known.of(pair.image_id, pair.caption_id, pair.text)
+            found = found or bool(spans)
+            for (units, _), tally in tallies.items():
+                tally.add(pair.sample(units, spans))
     if not found:
         raise CrossAlignError(
             f"split '{split}' of {sources.collection.folder}: no word has a box ({known.source}); "

@@ -142,7 +142,8 @@ class CRASettings(Settings):
     )
     multi_positive: bool = Field(
         default=True,
-        description="all captions of an image in a batch belong to it; false: those of other pairs are negatives",
+        description="all captions of an image in a batch belong to it; false: every pair knows only itself, and the "
+        "same image beside another caption is a negative, too",
     )
 
 

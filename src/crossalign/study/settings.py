@@ -33,9 +33,18 @@ def _overrides(value: Any) -> Any:
 
 
 Overrides = Annotated[tuple[str, ...], BeforeValidator(_overrides)]
-Names = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
+
+
+def _names(value: object) -> object:
+    """One name, or a list of them."""
+    if isinstance(value, str):
+        return (value,)
+    if value is None or isinstance(value, list | tuple):
+        return value
+    raise ValueError("give the name of a variant, or a list of names")
+
+
+Names = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
 
 
 class Variant(Settings):
@@ -47,9 +56,10 @@ class Variant(Settings):
     set: Overrides = Field(
         default=(), description="settings changed, as `section.key: value` or a list of `section.key=value`"
     )
-    against: Names | None = Field(
+    against: Names = Field(
         default=("",),
-        description="the variant it is compared with, or a list of them; default: the study's baseline; null: none",
+        description="the variant it is compared with, or a list of them, of which the first is in short tables and the "
+        "plot; default: the study's baseline; null: none",
     )
     x: float | None = Field(default=None, description="its place along the axis of the plot")
 
@@ -129,12 +139,16 @@ class StudySettings(Settings):
             return () if variant == self.baseline else (self.baseline,)
         return chosen
 
-    def to_yaml(self) -> str:
-        """The whole study, defaults included."""
+    def to_dict(self) -> dict[str, Any]:
+        """The whole study, defaults included, as JSON has it."""
         values = self.model_dump(mode="json")
         for name in self.variants:
             values["variants"][name]["against"] = list(self.against(name))
-        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+        return values
+
+    def to_yaml(self) -> str:
+        """The same as YAML."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
 def available_studies() -> tuple[str, ...]:

@@ -18,9 +18,10 @@ from crossalign.study.settings import StudySettings
 from crossalign.study.suite_data import kind_of
 from crossalign.study.suite_notes import mixed_kinds, suite_sources
 
-__all__ = ["summarize"]
+__all__ = ["FORMAT_VERSION", "summarize"]
 
 FORMAT = "crossalign-study"
+FORMAT_VERSION = 2
 Group = Mapping[int, RunRecord]
 
 
@@ -69,8 +70,8 @@ def summarize(
     sources = suite_sources(counted)
     return {
         "format": FORMAT,
-        "format_version": 1,
-        "study": without_places(study.model_dump(mode="json")),
+        "format_version": FORMAT_VERSION,
+        "study": without_places(study.to_dict()),
         "split": SPLIT,
         "seeds": seeds,
         "overrides": without_places(overrides),

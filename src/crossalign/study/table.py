@@ -40,7 +40,7 @@ def cells(summary: Summary, *, brief: bool = False) -> tuple[list[str], list[lis
     """The heading and the rows, one a variant with a finished run, as plain text; :func:`notes` names the others.
 
     Args:
-        brief: only the columns that say how good a variant is, and of its comparisons the first.
+        brief: only the columns that say how good a variant is, and of its comparisons the first that is measured.
     """
     variants = {name: row for name, row in summary["variants"].items() if row["runs"]["done"]}
     words = any(row.get("word_to_region") for row in variants.values())
@@ -154,7 +154,7 @@ def study_page(summary: Summary, *, picture: str | None = None) -> str:
 
 
 def study_command(summary: Summary) -> str:
-    """What makes a study's table, with the data that further measurements need."""
+    """What makes a study's table, with the data of ``--sts`` and ``--judgements`` that its numbers need."""
     study = summary["study"]
     words = ["crossalign study", study["name"], *(f"--set {override}" for override in summary["overrides"])]
     if summary["seeds"] != list(study["seeds"]):

@@ -227,7 +227,9 @@ def average_run(
         sources = run_sources(names[0], collection)
         freeze_blocks(model, recipe.optimizer)
         if statistics(model):
-            batches = measure_statistics(model, _training_batches(model, recipe, sources, progress))
+            drawn, number = _training_batches(model, recipe, sources)
+            with tracked(drawn, "measure statistics", total=number, enabled=progress) as steps:
+                batches = measure_statistics(model, steps)
         score = split_metrics(model, *sources.split(model, recipe.data.validation))["rsum"]
     told = tuple(told_name(member) for member in members)
     result = AverageResult(told, model.fingerprint, batches, score)
@@ -239,13 +241,11 @@ def average_run(
     return result
 
 
-def _training_batches(
-    model: RetrievalModel, recipe: Recipe, sources: Sources, progress: bool
-) -> Iterator[Batch]:
+def _training_batches(model: RetrievalModel, recipe: Recipe, sources: Sources) -> tuple[Iterator[Batch], int]:
+    """Batches of the training split as the recipe draws them, and how many."""
     data = recipe.data
     split, images, texts = sources.split(model, data.train, flip=data.flip, crop=data.crop)
     sampler = training_sampler(recipe, split)
     loader = TrainingLoader(split, images, texts, sampler, processes=ALONE)
     number = min(len(sampler), _BATCHES)
-    with tracked(islice(loader, number), "measure statistics", total=number, enabled=progress) as batches:
-        yield from batches
+    return islice(loader, number), number
