@@ -145,14 +145,14 @@ def main() -> None:
         if case["milliseconds"]["approximate"]["p50"] > LIMIT_MS
         or case["recall_at_10"]["approximate"] < LIMIT_RECALL
     ]
-    if not options.smoke and (options.photos, options.dim) == (LIMITED, None):
+    name, limits = "search", None
+    if (options.photos, options.dim) == (LIMITED, None):
         limits = {"p50_ms": LIMIT_MS, "recall_at_10": LIMIT_RECALL, "met": not missed}
-        print(write_result("search", {"load_before": before, "limits": limits, "cases": cases}).name)
-    elif not options.smoke:
-        name = f"search-{options.photos}" + ("" if options.dim is None else f"-{options.dim}")
-        print(write_result(name, {"load_before": before, "limits": None, "cases": cases}).name)
-        return
-    raise SystemExit(1 if missed else 0)
+    else:
+        name += f"-{options.photos}" + ("" if options.dim is None else f"-{options.dim}")
+    if not options.smoke:
+        print(write_result(name, {"load_before": before, "limits": limits, "cases": cases}).name)
+    raise SystemExit(1 if missed and (limits is not None or options.smoke) else 0)
 
 
 if __name__ == "__main__":

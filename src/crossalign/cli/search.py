@@ -128,7 +128,7 @@ def command(
     reranking = (
         None
         if rerank is None
-        else Reranking(rerank, PhotoReranker.open(rerank, question.device), looked_through)
+        else Reranking(rerank, PhotoReranker.open(rerank, question.device), max(k, looked_through))
     )
     find_photos(question, folder=folder, reranking=reranking, hubness=hubness)
 

@@ -73,7 +73,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Reranking:
-    """A second model, and how many of the best photos it looks at."""
+    """A second model, and how many of the best photos it looks at: no fewer than are wanted."""
 
     name: str
     model: PhotoReranker
@@ -82,16 +82,19 @@ class Reranking:
 
 @dataclass(frozen=True)
 class Asked:
-    """A query that an open index has understood, with what is to be told of both."""
+    """A query that an open index has understood, with what is to be told of both.
+
+    Attributes:
+        unfinished: what completes the index, where its last update was broken off.
+    """
 
     question: Question
     query: np.ndarray
     way: Comparison
     holds: str
     count: int
-    complete: bool
     unknown: Sequence[str]
-    to_run: str
+    unfinished: str | None
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -105,8 +108,8 @@ class Asked:
         """Notes on standard error: words without a vector, another space, an unfinished index."""
         tell_unknown_words(self.unknown)
         tell_fallback(self.way, self.holds)
-        if not self.complete:
-            typer.echo(f"crossalign: {self.holds} may be missing: {self.to_run}", err=True)
+        if self.unfinished is not None:
+            typer.echo(f"crossalign: {self.holds} may be missing: {self.unfinished}", err=True)
 
     def document(self, hits: Sequence[Any], of_kind: Mapping[str, Any]) -> dict[str, Any]:
         """All that ``--json`` prints.
@@ -126,7 +129,7 @@ class Asked:
             "score": "cosine" if self.way.cosine or self.way.space == "uni" else "inner product",
             **of_kind,
             self.holds: self.count,
-            "complete": self.complete,
+            "complete": self.unfinished is None,
             "seconds": self.seconds,
             "hits": [hit.as_dict() for hit in hits],
             "sheet": None if question.sheet is None else str(question.sheet),
@@ -151,7 +154,7 @@ def find_photos(
         with asked.timed("search"):
             hits = engine.search(
                 asked.query,
-                question.k if reranking is None else max(question.k, reranking.top),
+                question.k if reranking is None else reranking.top,
                 exact=question.exact,
                 folder=folder,
                 cosine=asked.way.cosine,
@@ -244,12 +247,10 @@ def tell_index(index: Path, manifest: Manifest, as_json: bool) -> None:
 
 def _asked(engine: SearchEngine | TextSearchEngine, question: Question) -> Asked:
     """The question's embedding in the space in which the index answers it."""
-    command = index_command(engine.manifest, engine.place, model=question.model)
-    to_run = (
-        f"run: {command}" if engine.complete else f"its last update did not finish; to go on, run: {command}"
-    )
     if not engine.count:
-        raise CrossAlignError(f"{question.index}: the index holds no {engine.holds}; {to_run}")
+        raise CrossAlignError(
+            f"{question.index}: the index holds no {engine.holds}; {_to_run(engine, question)}"
+        )
     begin = time.perf_counter()
     way = engine.compared("text" if question.text is not None else "image")
     if question.text is not None:
@@ -264,10 +265,17 @@ def _asked(engine: SearchEngine | TextSearchEngine, question: Question) -> Asked
         way=way,
         holds=engine.holds,
         count=engine.count,
-        complete=engine.complete,
         unknown=engine.unknown_words(question.text or ""),
-        to_run=to_run,
+        unfinished=None if engine.complete else _to_run(engine, question),
         seconds={"encode": encoded - begin},
+    )
+
+
+def _to_run(engine: SearchEngine | TextSearchEngine, question: Question) -> str:
+    """What brings an index up to date, as the end of a sentence."""
+    command = index_command(engine.manifest, engine.place, model=question.model)
+    return (
+        f"run: {command}" if engine.complete else f"its last update did not finish; to go on, run: {command}"
     )
 
 
@@ -281,7 +289,7 @@ def _told_reranking(reranking: Reranking, question: Question, failed: Sequence[H
         typer.echo(f"crossalign: not re-ranked, {len(failed)} could not be read: {named}{more}", err=True)
     return {
         "model": reranking.name,
-        "top": max(question.k, reranking.top),
+        "top": reranking.top,
         "unknown_words": unknown,
         "failures": [{"file": hit.file, "reason": hit.problem} for hit in failed],
     }
