@@ -26,7 +26,6 @@ SHORT: dict[str, tuple[str, ...]] = {
         "infinity+selfalign",
         "camera",
         "camera+selfalign",
-        "camera+selfalign-after-context",
         "vsrn",
         "vsrn+heads",
         "vsrn+selfalign",
