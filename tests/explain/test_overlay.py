@@ -18,7 +18,7 @@ from hand_made import encoded, grid, said
 from crossalign.explain.correspondence import Correspondence, correspond
 from crossalign.explain.heat import heat_colours, heat_map, heat_over_photo
 from crossalign.explain.marks import PALETTE, filled_square, ink_on, marked_photo, pixel_box, word_ranks
-from crossalign.explain.overlay import LARGEST_TOP, draw_correspondence
+from crossalign.explain.overlay import LARGEST_TOP, draw_correspondence, shown_words
 
 GREY = (120, 120, 120)
 
@@ -97,6 +97,23 @@ def _lightness(colour: tuple[int, int, int]) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
+def test_of_repetitions_the_most_similar_one_has_the_heat_map() -> None:
+    found = correspond(said("dog cat dog", [(0, 0.4), (1, 0.2), (0, 0.9)]))
+    assert shown_words(found, word_ranks(found), all_words=False) == [1, 2]
+    assert found.pairs[0].word == 2
+
+
+def test_a_bar_is_as_long_as_its_similarity() -> None:
+    picture = draw_correspondence(Image.new("RGB", (720, 540), GREY), found_pairs())
+    lengths = []
+    for rank in (0, 1):
+        below = np.asarray(picture)[: 40 + 540, 40 + 720 + 36 + 92 :]
+        rows = (below == PALETTE[rank]).all(axis=2)
+        lengths.append(int(rows[40 + 40 + 84 * rank + 52].sum()))
+    full = 1200 - 2 * 40 - (720 + 36 + 92)
+    assert lengths == pytest.approx([0.9 * full, 0.3 * full], abs=4)
+
+
 def test_words_can_be_read_on_every_colour() -> None:
     for colour in PALETTE:
         light, dark = sorted((_lightness(colour), _lightness(ink_on(colour))), reverse=True)
@@ -138,6 +155,15 @@ def test_the_colour_scale_rises_in_lightness() -> None:
     assert colours.dtype == np.uint8
     lightness = [_lightness(tuple(colour)) for colour in colours.tolist()]
     assert all(after > before for before, after in pairwise(lightness))
+
+
+def test_a_value_has_about_one_colour_on_dark_and_on_bright_places() -> None:
+    photo = Image.fromarray(np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None], 64, axis=0))
+    for value in (0.0, 0.5, 1.0):
+        heat = np.full((8, 8), value, np.float32)
+        shown = np.asarray(heat_over_photo(photo, heat), int)
+        assert np.abs(shown - heat_colours(heat)[0, 0]).max() < 80
+        assert np.ptp(shown[..., 0]) < 60
 
 
 def test_a_heat_map_over_a_photo_has_its_size() -> None:

@@ -73,14 +73,22 @@ def explain_photo(
     photo = open_photo(image)
     pair = encode_photo_and_caption(model, photo, caption, str(image))
     found = correspond(pair, top=top, units=units, all_words=all_words)
+    unknown = model.unknown_words(caption)
     if target is not None:
-        note = f"{image.name} · {_title_name(name)} · similarity of photo and caption {found.score:.2f}"
+        parts = [
+            image.name,
+            _title_name(name),
+            f"words and regions {'before' if units == 'locals' else 'after'} context",
+            f"similarity of photo and caption {found.score:.2f}",
+            *([f"not known to the model: {', '.join(unknown)}"] if unknown else []),
+        ]
+        note = " · ".join(parts)
         save_picture(draw_correspondence(photo, found, note=note, all_words=all_words), target)
     return {
         "model": name,
         "image": str(image),
         **found.to_json(),
-        "unknown_words": model.unknown_words(caption),
+        "unknown_words": unknown,
         "picture": None if target is None else str(target),
     }
 

@@ -12,6 +12,7 @@ from crossalign.drawing import Colour
 __all__ = ["heat_colours", "heat_map", "heat_over_photo"]
 
 _SIDE = 128
+_DARKEST = 100
 # From dark blue to yellow: rises steadily in lightness, so that it reads without seeing the hues.
 _SCALE: tuple[Colour, ...] = (
     (24, 26, 84),
@@ -69,7 +70,11 @@ def heat_colours(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 
 def heat_over_photo(photo: Image.Image, heat: npt.NDArray[np.float32]) -> Image.Image:
-    """The photo without its own colours under those of the heat map, in the photo's size."""
-    grey = ImageOps.autocontrast(photo.convert("L"), cutoff=1).convert("RGB")
+    """The photo without its own colours under those of the heat map, in the photo's size.
+
+    The photo is paled, so that a colour is the same on its dark and on its bright places.
+    """
+    grey = ImageOps.autocontrast(photo.convert("L"), cutoff=1)
+    pale = grey.point([round(_DARKEST + (255 - _DARKEST) * level / 255) for level in range(256)])
     colours = Image.fromarray(heat_colours(heat)).resize(photo.size, Image.Resampling.BILINEAR)
-    return Image.blend(grey, colours, 0.62)
+    return Image.blend(pale.convert("RGB"), colours, 0.7)

@@ -20,7 +20,7 @@ from crossalign.explain.marks import (
     word_ranks,
 )
 
-__all__ = ["LARGEST_TOP", "draw_correspondence"]
+__all__ = ["LARGEST_TOP", "draw_correspondence", "shown_words"]
 
 LARGEST_TOP = len(PALETTE)
 WIDTH = 1200
@@ -69,7 +69,7 @@ def _strip(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
-    """The marked photo on the left; on the right each pair with its region, its word and its similarity."""
+    """The marked photo on the left; on the right each pair with its region, its word and its cosine, the bar from 0 to 1."""
     row, first = 84, 40
     height = max(photo.height, first + row * len(found.pairs))
     strip, draw = _strip(height)
@@ -79,7 +79,6 @@ def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
     left = frame + 36
     heading = "Most similar word and region"
     draw.text((left, 4), heading, QUIET, font_for(17, heading))
-    highest = max(max(pair.similarity for pair in found.pairs), 1e-6)
     for rank, pair in enumerate(found.pairs):
         y = first + row * rank
         crop = photo.crop(pixel_box(found.boxes[pair.region].tolist(), photo.size))
@@ -90,7 +89,7 @@ def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
         value = _number(pair.similarity)
         draw.text((right, y + 20), value, INK, font_for(20, value), anchor="rm")
         paste_pill(strip, (x, y + 48, right, y + 56), SUNK)
-        length = round((right - x) * max(pair.similarity, 0) / highest)
+        length = round((right - x) * min(max(pair.similarity, 0.0), 1.0))
         if length > 8:
             paste_pill(strip, (x, y + 48, x + length, y + 56), PALETTE[rank])
     return strip
@@ -143,7 +142,7 @@ def _gaps(text: str) -> list[str]:
 def _heat_maps(photo: Image.Image, found: Correspondence, all_words: bool) -> Image.Image:
     """A small heat map for every word, in the order of the caption."""
     ranks = word_ranks(found)
-    words = _shown_words(found, ranks, all_words)
+    words = shown_words(found, ranks, all_words)
     columns = max(5, -(-len(words) // -(-len(words) // _COLUMNS)))
     room = (WIDTH - 2 * _MARGIN - (columns - 1) * 20) // columns
     small = fitted(photo, (room, room), enlarge=4.0)
@@ -163,13 +162,14 @@ def _heat_maps(photo: Image.Image, found: Correspondence, all_words: bool) -> Im
     return strip
 
 
-def _shown_words(found: Correspondence, ranks: dict[int, int], all_words: bool) -> list[int]:
+def shown_words(found: Correspondence, ranks: dict[int, int], all_words: bool) -> list[int]:
     """Words that get a heat map: at most so many, those of the pairs before others, each one once."""
-    first: dict[tuple[str, int], int] = {}
-    for choice in found.choices:
+    best: dict[tuple[str, int], int] = {}
+    # The most similar of a word's repetitions, as among the pairs.
+    for choice in sorted(found.choices, key=lambda choice: -choice.similarity):
         if all_words or choice.word in ranks or found.words[choice.word].names:
-            first.setdefault((found.words[choice.word].text.lower(), choice.region), choice.word)
-    words = sorted(first.values(), key=lambda word: (word not in ranks, word))[:_MAPS]
+            best.setdefault((found.words[choice.word].text.lower(), choice.region), choice.word)
+    words = sorted(best.values(), key=lambda word: (word not in ranks, word))[:_MAPS]
     return sorted(words)
 
 
