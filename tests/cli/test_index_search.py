@@ -218,6 +218,7 @@ def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Pa
         (["search", "photos.index"], "give words, or a picture"),
         (["search", "photos.index", "red", "--image", "x.png"], "one of the two, not both"),
         (["search", "photos.index", "  "], "the query is empty"),
+        (["search", "photos.index", "?! ..."], "the query '?! ...' has no word"),
         (["search", "photos.index", "--image", "none.png"], "none.png: no such photo"),
         (["search", "photos.index", "red", "--device", "cuda"], NO_CUDA),
         (["index", "model", "photos", "--device", "cuda"], NO_CUDA),

@@ -221,6 +221,29 @@ def test_broken_photo_is_named_and_the_rest_is_kept(
     assert folder_bytes(tmp_path / "store") == folder_bytes(tmp_path / "whole")
 
 
+def test_missing_photos_are_told_before_the_first_is_read(
+    tmp_path: Path, collection: Collection, weights: Path
+) -> None:
+    path = collection.image_path(collection.images[6].id)
+    path.rename(tmp_path / "elsewhere.jpg")
+    with pytest.raises(CrossAlignError, match=rf"{path.name}: no such photo \(1 of {COUNT} are missing\)"):
+        run(collection, tmp_path / "store", build(weights))
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_store_of_nothing_is_not_in_the_way_of_other_settings(
+    tmp_path: Path, collection: Collection, weights: Path
+) -> None:
+    path = collection.image_path(collection.images[0].id)
+    good = path.read_bytes()
+    path.write_text("no picture")
+    (tmp_path / "store").mkdir()
+    with pytest.raises(CrossAlignError, match="not a readable photo"):
+        run(collection, tmp_path / "store", build(weights))
+    path.write_bytes(good)
+    assert len(run(collection, tmp_path / "store", build(weights, "crop"), dtype="float32").ids) == COUNT
+
+
 def test_random_weights_are_refused(tmp_path: Path, collection: Collection, weights: Path) -> None:
     config = build(weights).config.model_copy(update={"weights": None, "weights_sha256": None})
     with pytest.raises(CrossAlignError, match="random weights cannot be repeated"):

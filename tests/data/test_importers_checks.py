@@ -278,9 +278,18 @@ def test_another_seed_draws_other_splits() -> None:
     assert all(draw.count("test") == 20 for draw in draws)
 
 
-@pytest.mark.parametrize("sizes", [{"val": 0.01}, {"val": 6}, {"val": 0.5, "test": 0.5}])
-def test_sizes_that_leave_a_split_empty(source: Source, tmp_path: Path, sizes: dict[str, float]) -> None:
-    with pytest.raises(CrossAlignError, match="6 images are too few"):
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"val": 0.01}, "6 images are too few"),
+        ({"val": 6}, "6 images are too few"),
+        ({"val": 0.5, "test": 0.5}, "the fractions add up to 1, which leaves nothing for train"),
+    ],
+)
+def test_sizes_that_leave_a_split_empty(
+    source: Source, tmp_path: Path, sizes: dict[str, float], message: str
+) -> None:
+    with pytest.raises(CrossAlignError, match=message):
         import_source(source, tmp_path / "c", called="source", splits=SplitChoice(sizes=sizes))
 
 

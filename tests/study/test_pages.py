@@ -60,7 +60,7 @@ def test_studies_in_the_results_have_their_sections(
         assert "| `+lca` | 2 of 3 |" in text
         assert ("- not run yet with seed 2: base, +lca" in text) is full
         assert ("+lca, seed 0: left out, made with other settings (model.dim)" in text) is full
-        assert ("`crossalign study another --set model.dim=8 --seeds 0,1,2`" in text) is full
+        assert ("`crossalign study another.yaml --set model.dim=8 --seeds 0,1,2`" in text) is full
         assert ("benchmarks/results/studies/another/study.json" in text) is full
         assert ("studies/flickr8k/study.png" in text) is full
     own = tmp_path / "results" / "studies" / "tiny"

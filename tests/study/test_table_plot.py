@@ -140,10 +140,12 @@ def test_the_page_says_how_it_was_made() -> None:
     summary = copy.deepcopy(SUMMARY) | {"overrides": ["training.epochs=2"]}
     page = study_page(summary, picture="study.png")
     assert page.startswith("# A title\n")
-    assert "`crossalign study s --set training.epochs=2`" in page
+    assert "`crossalign study s.yaml --set training.epochs=2`" in page
     summary["seeds"] = [0, 3]
     summary["study"]["numbers"] = ["lca", "sts.average"]
-    assert "`crossalign study s --set training.epochs=2 --seeds 0,3 --sts FOLDER`" in study_page(summary)
+    assert "`crossalign study s.yaml --set training.epochs=2 --seeds 0,3 --sts FOLDER`" in study_page(summary)
+    summary["study"]["name"] = "flickr8k-cusa"
+    assert "`crossalign study flickr8k-cusa --set" in study_page(summary)
     assert "(study.png)" in page
     assert "study.png" not in study_page(summary)
     assert "by crossalign 0.1.0 (commit aaaaaaa) on P, 2 cores, 1 thread." in page

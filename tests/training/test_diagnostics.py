@@ -148,3 +148,8 @@ def test_a_run_logs_them_and_stays_the_same_run(toy: Path, tmp_path: Path) -> No
 def test_under_autocast_they_are_finite(toy: Path, tmp_path: Path, levers: str) -> None:
     for event in events(toy, tmp_path / "run", "training.precision=bf16", f"objective.lca={levers}"):
         assert all(math.isfinite(value) for value in event.values() if isinstance(value, float))
+
+
+def test_a_run_of_fewer_steps_than_log_every_logs_its_last(toy: Path, tmp_path: Path) -> None:
+    steps = events(toy, tmp_path / "often", "training.log_every=1")[-1]["step"]
+    assert [event["step"] for event in events(toy, tmp_path / "never", "training.log_every=1000")] == [steps]

@@ -16,16 +16,17 @@ def command(
     runs: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Two results: the baseline, then the candidate (folders, or the results.json in them)."
+            help="Two results, as in RUN/results/test: the baseline, then the candidate (folders, or the "
+            "results.json in them)."
         ),
     ] = None,
     baseline: Annotated[
         list[Path] | None,
-        typer.Option("--baseline", "-b", help="A run of the baseline; repeat it for several seeds."),
+        typer.Option("--baseline", "-b", help="A result of the baseline; repeat it for several seeds."),
     ] = None,
     candidate: Annotated[
         list[Path] | None,
-        typer.Option("--candidate", "-c", help="A run of the candidate; repeat it for several seeds."),
+        typer.Option("--candidate", "-c", help="A result of the candidate; repeat it for several seeds."),
     ] = None,
     confidence: Annotated[float, typer.Option(help="Of the intervals, between 0 and 1.")] = 0.95,
     resamples: Annotated[int, typer.Option(help="Random exchanges and bootstrap resamples.", min=1)] = 10_000,
@@ -37,7 +38,7 @@ def command(
     """Compare two evaluated models, or two groups of seeds, on the same split.
 
     Prints every recall's difference with its bootstrap interval and the p-value of a paired permutation
-    test over images. Either name two results, or give every run with --baseline and --candidate.
+    test over images. Either name two results, or give every seed's with --baseline and --candidate.
     """
     import json
     import sys
@@ -60,12 +61,22 @@ def command(
 
 
 def _groups(runs: list[Path], baseline: list[Path], candidate: list[Path]) -> tuple[list[Path], list[Path]]:
-    """The runs of the baseline and those of the candidate, however they were named."""
+    """The results of the baseline and those of the candidate, however they were named."""
     if len(runs) == 2 and not baseline and not candidate:
         return runs[:1], runs[1:]
     if not runs and baseline and candidate:
+        for option, group in (("--baseline", baseline), ("--candidate", candidate)):
+            _check_once(option, group)
         return baseline, candidate
     raise CrossAlignError(
         "compare needs two results, or --baseline and --candidate at least once each,"
         f" found {len(runs)} results, {len(baseline)} baselines and {len(candidate)} candidates"
     )
+
+
+def _check_once(option: str, group: list[Path]) -> None:
+    """Refuse one result for two seeds: its spread would be none."""
+    places = [(path.parent if path.suffix == ".json" else path).resolve() for path in group]
+    twice = next((path for path, place in zip(group, places, strict=True) if places.count(place) > 1), None)
+    if twice is not None:
+        raise CrossAlignError(f"{option} {twice}: stands there more than once; give the result of every seed once")

@@ -135,6 +135,8 @@ def command(
 
 def _check_query(text: str | None, image: Path | None, rerank: str | None) -> None:
     """Refuse a query that is none, or two."""
+    import unicodedata
+
     from crossalign.errors import CrossAlignError
 
     if text is not None and image is not None:
@@ -145,6 +147,9 @@ def _check_query(text: str | None, image: Path | None, rerank: str | None) -> No
         )
     if text is not None and not text.strip():
         raise CrossAlignError("the query is empty; give some words")
+    # Signs other than punctuation may mean something: a dual encoder has read many an emoji.
+    if text is not None and all(unicodedata.category(sign)[0] in "PZC" for sign in text):
+        raise CrossAlignError(f"the query '{text}' has no word; say what is looked for")
     if rerank is not None and image is not None:
         raise CrossAlignError(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crossalign.data.features import FeatureStore, FeatureWriter
 from crossalign.data.photo_loader import PhotoBatch, Preparation, photo_batches
+from crossalign.errors import CrossAlignError
 from crossalign.progress import progress_bar
 
 __all__ = ["Extraction", "Rows", "resume", "write_photos", "write_texts"]
@@ -52,6 +53,7 @@ def write_photos(
         CrossAlignError: a photo is missing or broken.
     """
     start = resume(writer, len(paths), batch_size)
+    _check_photos(paths[start:])
     batches = photo_batches(paths, preparations, start=start, batch_size=batch_size, workers=workers)
     with progress_bar(progress) as bar:
         task = bar.add_task("photos", total=len(paths), completed=start, status="")
@@ -99,6 +101,16 @@ def resume(writer: FeatureWriter, count: int, batch_size: int) -> int:
     start = writer.done - writer.done % batch_size
     writer.rewind(start)
     return start
+
+
+def _check_photos(paths: Sequence[Path]) -> None:
+    """Refuse missing photos now, not hours later where their turn comes."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise CrossAlignError(
+            f"{missing[0]}: no such photo ({len(missing)} of {len(paths)} are missing); put them back, or say where "
+            "the photos are now (image root)"
+        )
 
 
 def _by_length(texts: Sequence[str], batch_size: int) -> Iterator[list[int]]:

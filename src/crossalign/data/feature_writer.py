@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from crossalign.data.feature_journal import FeatureJournal
 from crossalign.data.feature_layout import (
+    BOXES,
+    FEATURES,
     FORMAT_VERSION,
     IDS,
     MANIFEST,
@@ -85,7 +87,10 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        nothing = self._journal is not None and self.done == 0
         self.close()
+        if kind is not None and nothing:
+            self._remove()
 
     @property
     def done(self) -> int:
@@ -150,6 +155,13 @@ class FeatureWriter:
         """Flush what was appended and let the folder go; it stays unfinished until ``finish``."""
         if self._journal is not None:
             self._journal.close()
+
+    def _remove(self) -> None:
+        """Leave no store of nothing behind, which would be in the way of one with other settings."""
+        for name in (PARTIAL, IDS, FEATURES, BOXES, UNIT_LOG):
+            (self.folder / name).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _prepare(self, ids_text: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

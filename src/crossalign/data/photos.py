@@ -28,7 +28,7 @@ def open_photo(image: Photo) -> Image.Image:
         with Image.open(image) as file:
             return _rgb(ImageOps.exif_transpose(file))
     except FileNotFoundError:
-        raise CrossAlignError(f"{image}: no such photo") from None
+        raise CrossAlignError(f"{image}: no such photo; put it back, or correct the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CrossAlignError(f"{image}: not a readable photo ({error})") from None
 

@@ -291,7 +291,12 @@ class RetrievalResult(ResultSubject):
         folder = path.parent if path.name == DOCUMENT else path
         document = folder / DOCUMENT
         if not document.exists():
-            raise CrossAlignError(f"{folder}: holds no results.json; run 'crossalign evaluate' to make one")
+            within = sorted(found.parent for found in folder.glob(f"**/{DOCUMENT}"))[:3]
+            raise CrossAlignError(
+                f"{folder}: holds no results.json; give {' or '.join(map(str, within))}"
+                if within
+                else f"{folder}: holds no results.json; run 'crossalign evaluate' to make one"
+            )
         return cls.from_document(
             read_json(document, "evaluate again"), document, folder / RANKS, source=str(path)
         )

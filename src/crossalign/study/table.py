@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from crossalign.study.settings import available_studies
 from crossalign.study.suite_data import kind_of
 from crossalign.study.suite_notes import suite_notes
 
@@ -156,7 +157,9 @@ def study_page(summary: Summary, *, picture: str | None = None) -> str:
 def study_command(summary: Summary) -> str:
     """What makes a study's table, with the data of ``--sts`` and ``--judgements`` that its numbers need."""
     study = summary["study"]
-    words = ["crossalign study", study["name"], *(f"--set {override}" for override in summary["overrides"])]
+    # One of one's own is a file, by its name as a rule.
+    name = study["name"] if study["name"] in available_studies() else f"{study['name']}.yaml"
+    words = ["crossalign study", name, *(f"--set {override}" for override in summary["overrides"])]
     if summary["seeds"] != list(study["seeds"]):
         words.append(f"--seeds {','.join(map(str, summary['seeds']))}")
     asked = {kind_of(number) for number in study["numbers"]}

@@ -47,6 +47,8 @@ def read_sts(folder: str | Path) -> dict[str, list[SentencePairs]]:
         CrossAlignError: none of the sets is there, or a file is damaged.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise CrossAlignError(f"{folder}: no such folder of sentence pairs")
     sets: dict[str, list[SentencePairs]] = {}
     for name in STS_SETS[:5]:
         place = folder / f"{name}-en-test"

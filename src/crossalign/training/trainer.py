@@ -95,7 +95,7 @@ def _what_is_there(recipe: Recipe, folder: Path, resume: str) -> TrainingResult 
     if (folder / RECIPE).exists():
         if resume == "never":
             raise CrossAlignError(
-                f"{folder}: holds a run already; continue it with --resume auto, or choose another"
+                f"{folder}: holds a run already; continue it with --resume auto, or choose another folder with --out"
             )
         check_recipe(recipe, folder / RECIPE)
         if (folder / "training.json").exists():
@@ -221,7 +221,9 @@ class _Run:
     def step(self, batch: Batch) -> None:
         """Forward, backward, optimiser."""
         parts, state = self.parts, self.state
-        logged = (state.step + 1) % self.settings.log_every == 0
+        # The last step, too: a short run is not without a line.
+        last = state.step + 1 == len(parts.sampler) * self.settings.epochs
+        logged = last or (state.step + 1) % self.settings.log_every == 0
         terms, numbers = parts.step.forward(batch, logged)
         loss = parts.objective.total(terms)
         state.step += 1

@@ -98,6 +98,11 @@ def assign_splits(
     )
     split_of = dict.fromkeys(drawn, "train")
     start = 0
+    shares = sum(size for size in choice.sizes.values() if size < 1)
+    if shares >= 1:
+        raise CrossAlignError(
+            f"--split-sizes: the fractions add up to {shares:g}, which leaves nothing for train; choose smaller ones"
+        )
     for name, size in choice.sizes.items():
         count = round(size * len(drawn)) if size < 1 else int(size)
         if count < 1 or start + count >= len(drawn):
