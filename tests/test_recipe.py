@@ -47,6 +47,9 @@ def test_precision_in_bits_may_stand_without_quotes() -> None:
         ("training.epochs=zero", "training.epochs: input should be a valid integer, found 'zero'"),
         ("training.epochs=many", "training.epochs"),
         ("training.epochs", "section.key=value"),
+        ("name=../up", "name: '../up' names a folder; write it without /"),
+        ("data.image_features=minilm", "data.image_features: give a list, such as [minilm], found minilm"),
+        ("training.ema=0.9", "training.ema: give settings (key: value) such as {"),
         ("name.x=3", "name: input should be a valid string"),
         ("name=2024-13-45", "--set name=2024-13-45: the value is not valid YAML"),
         ("objective.base.temperature=1", "unknown key 'objective.base.temperature'"),
@@ -60,7 +63,7 @@ def test_precision_in_bits_may_stand_without_quotes() -> None:
         ("optimizer.final_fraction=0.1", "final_fraction needs schedule: cosine"),
         (
             "optimizer.backbone_learning_rate=0.1",
-            "infinity-paper: optimizer.backbone_learning_rate is that of",
+            "infinity-paper, as changed: optimizer.backbone_learning_rate is that of",
         ),
         ("data.captions_per_image=2", "needs epoch: images"),
         ("optimizer.milestones=[1]", None),
@@ -157,3 +160,9 @@ def test_caption_pairs_need_an_image_with_two_captions() -> None:
     with pytest.raises(CrossAlignError, match=r"caption_pairs .* set data\.captions_per_image to 2 or more"):
         load_recipe("flickr8k-vse-selfalign", [*changes, "data.captions_per_image=1"])
     load_recipe("flickr8k-vse-selfalign", [*changes, "data.captions_per_image=2"])
+
+
+def test_an_unknown_recipe_that_is_extended_names_who_says_so(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: nope\nname: mine\n")
+    with pytest.raises(CrossAlignError, match=r"mine\.yaml, extends: no recipe 'nope'"):
+        load_recipe(tmp_path / "mine.yaml")

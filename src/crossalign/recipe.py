@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from crossalign.errors import CrossAlignError
 from crossalign.model import ModelConfig
@@ -227,6 +227,13 @@ class Recipe(Settings):
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
 
+    @field_validator("name")
+    @classmethod
+    def _the_name_is_one_of_a_folder(cls, name: str) -> str:
+        if name in (".", "..") or "/" in name:
+            raise ValueError(f"'{name}' names a folder; write it without /, or say where with --out")
+        return name
+
     @model_validator(mode="after")
     def _a_backbone_rate_needs_a_trained_backbone(self) -> Recipe:
         whole = self.model.dual_encoder is not None
@@ -343,7 +350,19 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     change: dict[str, Any] = {}
     for override in overrides:
         change = _merge(change, _nested(override))
-    return parse_settings(Recipe, _merge(_read(source, seen=()), change), f"recipe {source}")
+    own, told = _read(source, seen=()), f"recipe {source}"
+    if overrides and _is_valid(own):
+        told += ", as changed"
+    return parse_settings(Recipe, _merge(own, change), told)
+
+
+def _is_valid(values: dict[str, Any]) -> bool:
+    """Whether a recipe's file is in order, so that only what changes it can be wrong."""
+    try:
+        Recipe.model_validate(values)
+    except ValidationError:
+        return False
+    return True
 
 
 def _nested(override: str) -> dict[str, Any]:
@@ -362,19 +381,20 @@ def _nested(override: str) -> dict[str, Any]:
 
 def _read(source: str | Path, seen: tuple[str, ...]) -> dict[str, Any]:
     path = Path(source)
+    by = f"recipe {seen[-2]}, extends: " if seen else ""
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
-            raise CrossAlignError(f"{path}: no such recipe file")
+            raise CrossAlignError(f"{by}{path}: no such recipe file")
         file: Path | Traversable = path
     else:
         if str(source) not in available_recipes():
             if close := get_close_matches(str(source), available_recipes(), 1):
                 raise CrossAlignError(
-                    f"no recipe '{source}', did you mean {close[0]}? crossalign train --list names all, and a "
+                    f"{by}no recipe '{source}', did you mean {close[0]}? crossalign train --list names all, and a "
                     "file of your own ends in .yaml"
                 )
             raise CrossAlignError(
-                f"no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml"
+                f"{by}no recipe '{source}'; there are {', '.join(available_recipes())}, or give a .yaml"
             )
         file = resources.files("crossalign.recipes") / f"{source}.yaml"
     values = read_yaml(file, f"recipe {source}")

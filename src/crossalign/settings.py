@@ -19,6 +19,7 @@ __all__ = ["Settings", "parse_settings", "read_yaml"]
 S = TypeVar("S", bound=BaseModel)
 # How pydantic calls something else in place of settings.
 _NO_SETTINGS = ("model_type", "model_attributes_type", "dict_type")
+_NO_LIST = ("tuple_type", "list_type")
 _LONGEST = 60
 
 
@@ -109,6 +110,9 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
             elif problem["type"] in _NO_SETTINGS:
                 example = _example(_parts_at(kind, problem["loc"]))
                 problems.append(f"{place or 'the whole'}: {example}, found {_shown(problem['input'])}")
+            elif problem["type"] in _NO_LIST and isinstance(problem["input"], str | int | float):
+                shown = _shown(problem["input"])
+                problems.append(f"{place}: give a list, such as [{shown}], found {shown}")
             elif problem["type"] == "union_tag_invalid":
                 kinds = problem["ctx"]["expected_tags"].replace("'", "")
                 problems.append(f"{place}.kind: '{problem['ctx']['tag']}' is none of {kinds}")
@@ -149,7 +153,10 @@ def _classes(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _example(parts: Sequence[type[BaseModel]]) -> str:
     kinds = [part.model_fields["kind"].default for part in parts if "kind" in part.model_fields]
-    return f"give settings such as {{kind: {kinds[0]}}}" if kinds else "give settings (key: value)"
+    if kinds:
+        return f"give settings such as {{kind: {kinds[0]}}}"
+    keys = [name for part in parts for name in part.model_fields]
+    return "give settings (key: value)" + (f" such as {{{keys[0]}: ...}}" if keys else "")
 
 
 def _shown(value: Any, *, quote: bool = False) -> str:

@@ -75,7 +75,10 @@ def test_refusals(runs: list[Path], tmp_path: Path) -> None:
         ((runs[0], tmp_path / "nowhere"), "holds no results.json"),
         ((tmp_path, runs[1]), f"holds no results.json; give {runs[0]} or {runs[1]} or {runs[2]}"),
         (("-b", runs[0], "-b", runs[0] / "results.json", "-c", runs[1]), "stands there more than once"),
-        (("-b", runs[0], "-c", runs[1], "-c", runs[1]), f"--candidate {runs[1]}: stands there more than once"),
+        (
+            ("-b", runs[0], "-c", runs[1], "-c", runs[1]),
+            f"--candidate {runs[1]}: stands there more than once",
+        ),
         ((runs[0], runs[3]), "the split is 'test'"),
         ((runs[0], runs[1], "--confidence", 2), "confidence between 0 and 1"),
     ):

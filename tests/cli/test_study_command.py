@@ -166,7 +166,7 @@ def test_without_matplotlib_there_is_a_table_and_a_word(
         (
             ["tiny.yaml", "--set", "training.epoch=3"],
             1,
-            "variant base: recipe toy.yaml: unknown key 'training.epoch'",
+            "variant base: recipe toy.yaml, as changed: unknown key 'training.epoch'",
         ),
         (["tiny.yaml", "--set", "training.epochs"], 1, "not of the form section.key=value"),
         (["tiny.yaml", "--device", "cuda:9"], 1, "--device cuda:9: PyTorch finds no CUDA device here"),

@@ -79,4 +79,6 @@ def _check_once(option: str, group: list[Path]) -> None:
     places = [(path.parent if path.suffix == ".json" else path).resolve() for path in group]
     twice = next((path for path, place in zip(group, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:
-        raise CrossAlignError(f"{option} {twice}: stands there more than once; give the result of every seed once")
+        raise CrossAlignError(
+            f"{option} {twice}: stands there more than once; give the result of every seed once"
+        )

@@ -71,6 +71,10 @@ class TextBackbone(nn.Module):
         super().__init__()
         transformers = import_transformers()
         place = resolve_name(config.name)
+        if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+            raise CrossAlignError(
+                f"text encoder '{config.name}': holds no config.json; give a model's folder"
+            )
         try:
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(place, trust_remote_code=False)
             self.network: Any

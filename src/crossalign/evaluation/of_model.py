@@ -18,6 +18,7 @@ from crossalign.evaluation.gallery import (
     gallery_table,
 )
 from crossalign.evaluation.hubness import BANK_METHODS, TEMPERATURE, CorrectedGallery, check_correction
+from crossalign.evaluation.metrics import fold_size
 from crossalign.evaluation.results import HubnessRecord, Reranking, ResultSubject, RetrievalResult, ids_digest
 from crossalign.evaluation.retrieval import result_of_ranks
 from crossalign.model import RetrievalModel
@@ -32,6 +33,7 @@ __all__ = [
     "SecondStage",
     "about_split",
     "check_first",
+    "check_folds",
     "check_second",
     "encode_gallery",
     "evaluate_model",
@@ -133,10 +135,17 @@ def evaluate_model(
         CrossAlignError: no such split, stores that other backbones made than the model's, unreadable photos, a
             re-ranker that does not score pairs or sees another collection, a width that the embeddings do not have.
     """
+    check_folds(sources, split, folds)
     encoded = split_gallery(
         model, sources, split, width=width, reranker=reranker, hubness=hubness, progress=progress
     )
     return encoded.result(folds=folds, command=command)
+
+
+def check_folds(sources: Sources, split: str, folds: int) -> None:
+    """Refuse folds that the split does not divide into, before it is encoded."""
+    if folds != 1:
+        fold_size(len(sources.collection.split(split).image_ids), folds)
 
 
 def split_gallery(

@@ -14,7 +14,14 @@ from crossalign.errors import CrossAlignError
 from crossalign.evaluation.ensembles import Member, ensemble_gallery
 from crossalign.evaluation.gallery import Gallery
 from crossalign.evaluation.grounding import GroundingResult
-from crossalign.evaluation.of_model import Hubness, SecondStage, check_first, check_second, split_gallery
+from crossalign.evaluation.of_model import (
+    Hubness,
+    SecondStage,
+    check_first,
+    check_folds,
+    check_second,
+    split_gallery,
+)
 from crossalign.evaluation.result_folder import GROUNDING, check_result_place
 from crossalign.evaluation.results import RetrievalResult
 from crossalign.evaluation.run_sources import run_recipe, run_sources, told_name, trained_on
@@ -114,6 +121,7 @@ def evaluate_run(
         members, scale = _members(
             [name, *ensemble_with], scale, collection, image_features, text_features, raw, device
         )
+        check_folds(members[0][1].sources, split, folds)
         encoded = ensemble_gallery([member for _, member in members], split, scale, progress=progress)
         trained = {trained_on(place) for place, _ in members}
         known = trained.pop() if len(trained) == 1 else None
@@ -125,6 +133,7 @@ def evaluate_run(
         raise CrossAlignError("--scale: says how several models' scores are averaged; name another (--with)")
     model = RetrievalModel.from_pretrained(name, device)
     sources = run_sources(name, collection, image_features, text_features, raw=raw)
+    check_folds(sources, split, folds)
     reranker = None
     if rerank is not None:
         check_first(model, name)

@@ -69,7 +69,7 @@ def _strip(height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
 
 
 def _photo_and_pairs(photo: Image.Image, found: Correspondence) -> Image.Image:
-    """The marked photo on the left; on the right each pair with its region, its word and its cosine, the bar from 0 to 1."""
+    """The marked photo on the left; on the right each pair with its region, word and cosine, the bar from 0 to 1."""
     row, first = 84, 40
     height = max(photo.height, first + row * len(found.pairs))
     strip, draw = _strip(height)
