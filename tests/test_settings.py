@@ -93,7 +93,8 @@ def test_a_value_of_another_type_is_named(values: str, message: str) -> None:
 
 def test_what_is_no_mapping_is_told() -> None:
     with pytest.raises(
-        CrossAlignError, match=r"^there: the whole: give settings \(key: value\) such as {name: \.\.\.}, found \[1\]$"
+        CrossAlignError,
+        match=r"^there: the whole: give settings \(key: value\) such as {name: \.\.\.}, found \[1\]$",
     ):
         parse_settings(Outer, [1], "there")
 
