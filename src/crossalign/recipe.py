@@ -181,7 +181,11 @@ class TrainingSettings(Settings):
         default=False,
         description="compute the blocks of fine-tuned networks again in the backward pass: less memory, more time",
     )
-    log_every: int = Field(default=20, ge=1, description="steps between two lines of metrics.jsonl")
+    log_every: int = Field(
+        default=20,
+        ge=1,
+        description="steps between two lines of metrics.jsonl; a shorter run has one, of its last step",
+    )
     checkpoint_every: int | None = Field(
         default=500, gt=0, description="steps between two checkpoints; one is written after each epoch, too"
     )
@@ -226,13 +230,6 @@ class Recipe(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     training: TrainingSettings = TrainingSettings()
-
-    @field_validator("name")
-    @classmethod
-    def _the_name_is_one_of_a_folder(cls, name: str) -> str:
-        if name in (".", "..") or "/" in name:
-            raise ValueError(f"'{name}' names a folder; write it without /, or say where with --out")
-        return name
 
     @model_validator(mode="after")
     def _a_backbone_rate_needs_a_trained_backbone(self) -> Recipe:
@@ -351,12 +348,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         change = _merge(change, _nested(override))
     own, told = _read(source, seen=()), f"recipe {source}"
-    if overrides and _is_valid(own):
+    if overrides and _is_recipe(own):
         told += ", as changed"
     return parse_settings(Recipe, _merge(own, change), told)
 
 
-def _is_valid(values: dict[str, Any]) -> bool:
+def _is_recipe(values: dict[str, Any]) -> bool:
     """Whether a recipe's file is in order, so that only what changes it can be wrong."""
     try:
         Recipe.model_validate(values)

@@ -110,9 +110,8 @@ def parse_settings(kind: type[S], values: Any, source: str) -> S:
             elif problem["type"] in _NO_SETTINGS:
                 example = _example(_parts_at(kind, problem["loc"]))
                 problems.append(f"{place or 'the whole'}: {example}, found {_shown(problem['input'])}")
-            elif problem["type"] in _NO_LIST and isinstance(problem["input"], str | int | float):
-                shown = _shown(problem["input"])
-                problems.append(f"{place}: give a list, such as [{shown}], found {shown}")
+            elif problem["type"] in _NO_LIST:
+                problems.append(f"{place}: give a list ([...]), found {_shown(problem['input'], quote=True)}")
             elif problem["type"] == "union_tag_invalid":
                 kinds = problem["ctx"]["expected_tags"].replace("'", "")
                 problems.append(f"{place}.kind: '{problem['ctx']['tag']}' is none of {kinds}")

@@ -197,7 +197,7 @@ def test_photos_with_classes(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--sts", "{absent}"], "no such folder of sentence pairs"),
+        (["--sts", "{absent}"], "no such folder; give that of the sentence pairs"),
         (["--sentence-states", "{absent}"], "no sentences to keep; give --sts too"),
         (["--cxc", "{absent}"], "name the folder of CxC"),
         (

@@ -203,6 +203,12 @@ def test_unreadable_photos_end_with_1_but_the_good_ones_are_indexed(call: Call, 
     assert call("search", "photos.index", "red")[0] == 0
 
 
+@pytest.mark.parametrize("text", ["\U0001fae8", "\u72ac", "\U0001f468\u200d\U0001f469", "#\ufe0f\u20e3", "7"])
+def test_signs_that_may_mean_something_are_searched(call: Call, photos: Path, text: str) -> None:
+    assert call("index", "model", "photos")[0] == 0
+    assert call("search", "photos.index", text)[0] == 0
+
+
 def test_index_of_bad_photos_alone_is_empty_and_says_so(call: Call, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "bad.jpg").write_text("not a picture")

@@ -20,7 +20,7 @@ from crossalign.cli.main import main
 from crossalign.data.collection import Collection
 from crossalign.data.extract import extract_images
 from crossalign.encoders.backbone import ImageBackbone
-from crossalign.evaluation import RetrievalResult
+from crossalign.evaluation import RetrievalResult, of_model
 from crossalign.model import RetrievalModel
 from crossalign.recipe import available_recipes, load_recipe
 from crossalign.sources import Sources
@@ -232,6 +232,18 @@ def test_ctrl_c_tells_how_to_go_on(
     assert f"{tmp_path / 'run'}: stopped; --resume auto {means}" in err
     monkeypatch.undo()
     assert call("train", world.recipe, "--out", tmp_path / "run", "--resume", "auto")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "''", ".."])
+def test_a_name_that_is_no_folders_needs_out(
+    world: World, tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, printed, err = call("train", world.recipe, "--set", f"name={name}")
+    assert (code, printed) == (1, "")
+    assert "say where with --out" in one_line(err)
+    assert list(tmp_path.iterdir()) == []
+    assert call("train", world.recipe, "--set", f"name={name}", "--out", "here")[0] == 0
 
 
 def test_a_run_in_the_way_is_kept_continued_or_told_apart(world: World, call: Call) -> None:
@@ -613,9 +625,15 @@ def test_folds_are_galleries_of_their_own(world: World, call: Call) -> None:
     whole = RetrievalResult.load(world.run / "results" / "test")
     # Smaller galleries can only be easier.
     assert (folded.table.t2i <= whole.table.t2i).all()
+
+
+def test_folds_that_do_not_divide_are_told_before_anything_is_encoded(
+    world: World, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_model, "encode_gallery", lambda *_, **__: pytest.fail("was encoded"))
     code, _, err = call("evaluate", world.run, "--folds", 3)
     assert code == 1
-    assert "fold" in one_line(err)
+    assert "do not divide into 3 folds" in one_line(err)
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_a_damaged_recipe_in_a_run_stops_no_other_run(copy: Place) -> None:
 
 
 def test_data_that_is_not_there_is_told_before_anything_is_trained(place: Place) -> None:
-    with pytest.raises(CrossAlignError, match="no such folder of sentence pairs"):
+    with pytest.raises(CrossAlignError, match="no such folder; give that of the sentence pairs"):
         go(place, suite=SuiteSettings(sts=str(place.folder / "none")))
     assert not place.runs.exists()
 

@@ -38,7 +38,7 @@ def command(
     """Compare two evaluated models, or two groups of seeds, on the same split.
 
     Prints every recall's difference with its bootstrap interval and the p-value of a paired permutation
-    test over images. Either name two results, or give every seed's with --baseline and --candidate.
+    test over images. Either name two results, or give every seed's result with --baseline and --candidate.
     """
     import json
     import sys
@@ -76,9 +76,9 @@ def _groups(runs: list[Path], baseline: list[Path], candidate: list[Path]) -> tu
 
 def _check_once(option: str, group: list[Path]) -> None:
     """Refuse one result for two seeds: its spread would be none."""
-    places = [(path.parent if path.suffix == ".json" else path).resolve() for path in group]
+    from crossalign.evaluation.result_folder import DOCUMENT
+
+    places = [(path.parent if path.name == DOCUMENT else path).resolve() for path in group]
     twice = next((path for path, place in zip(group, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:
-        raise CrossAlignError(
-            f"{option} {twice}: stands there more than once; give the result of every seed once"
-        )
+        raise CrossAlignError(f"{option} {twice}: given more than once; give the result of every seed once")

@@ -133,6 +133,10 @@ def command(
     find_photos(question, folder=folder, reranking=reranking, hubness=hubness)
 
 
+# Unicode's categories of punctuation, separators and control signs.
+_NO_WORD = frozenset({"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Zs", "Zl", "Zp", "Cc", "Cf"})
+
+
 def _check_query(text: str | None, image: Path | None, rerank: str | None) -> None:
     """Refuse a query that is none, or two."""
     import unicodedata
@@ -147,9 +151,11 @@ def _check_query(text: str | None, image: Path | None, rerank: str | None) -> No
         )
     if text is not None and not text.strip():
         raise CrossAlignError("the query is empty; give some words")
-    # Signs other than punctuation may mean something: a dual encoder has read many an emoji.
-    if text is not None and all(unicodedata.category(sign)[0] in "PZC" for sign in text):
-        raise CrossAlignError(f"the query '{text}' has no word; say what is looked for")
+    # Other signs may mean something: a dual encoder has read many an emoji.
+    if text is not None and all(unicodedata.category(sign) in _NO_WORD for sign in text):
+        raise CrossAlignError(
+            f"the query '{' '.join(text.split())}' has no word; describe what is looked for"
+        )
     if rerank is not None and image is not None:
         raise CrossAlignError(
             "--rerank: a scorer compares words with the regions of a photo, not two pictures; "

@@ -71,11 +71,17 @@ def command(
     import shlex
     from dataclasses import asdict
 
+    from crossalign.errors import CrossAlignError
     from crossalign.processes import is_first_process
     from crossalign.training.checkpoint import CHECKPOINT
     from crossalign.training.run_folder import RECIPE
     from crossalign.training.trainer import train
 
+    if out is None and (settings.name.strip() in ("", ".", "..") or "/" in settings.name):
+        raise CrossAlignError(
+            f"recipe {recipe}: a run's name is that of its folder, found '{settings.name}'; take one without /, or say "
+            "where with --out"
+        )
     folder = out or Path("runs") / settings.name
     done = (folder / "training.json").is_file()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,8 @@ def write_photos(
     Raises:
         CrossAlignError: a photo is missing or broken.
     """
+    _check_photos(paths[writer.done :])
     start = resume(writer, len(paths), batch_size)
-    _check_photos(paths[start:])
     batches = photo_batches(paths, preparations, start=start, batch_size=batch_size, workers=workers)
     with progress_bar(progress) as bar:
         task = bar.add_task("photos", total=len(paths), completed=start, status="")
@@ -105,11 +106,11 @@ def resume(writer: FeatureWriter, count: int, batch_size: int) -> int:
 
 def _check_photos(paths: Sequence[Path]) -> None:
     """Refuse missing photos now, not hours later where their turn comes."""
-    missing = [path for path in paths if not path.is_file()]
+    missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         raise CrossAlignError(
-            f"{missing[0]}: no such photo ({len(missing)} of {len(paths)} are missing); put them back, or say where "
-            "the photos are now (image root)"
+            f"{missing[0]}: no such photo ({len(missing)} missing); put them back, or say where the photos are now "
+            "(--image-root)"
         )
 
 

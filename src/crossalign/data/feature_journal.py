@@ -92,6 +92,11 @@ class FeatureJournal:
         try:
             # A record lock ends with its process, even a killed one; worker processes do not inherit it.
             fcntl.lockf(self._files[FEATURES], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A writer that failed before its first row may just have removed what was opened here.
+            if not os.path.samestat(
+                os.fstat(self._files[FEATURES].fileno()), os.stat(self.folder / FEATURES)
+            ):
+                raise OSError
         except OSError:
             for file in self._files.values():
                 file.close()

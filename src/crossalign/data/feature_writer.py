@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -87,10 +88,9 @@ class FeatureWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        nothing = self._journal is not None and self.done == 0
-        self.close()
-        if kind is not None and nothing:
+        if kind is not None and self._journal is not None and self.done == 0:
             self._remove()
+        self.close()
 
     @property
     def done(self) -> int:
@@ -157,13 +157,18 @@ class FeatureWriter:
             self._journal.close()
 
     def _remove(self) -> None:
-        """Leave no store of nothing behind, which would be in the way of one with other settings."""
-        for name in (PARTIAL, IDS, FEATURES, BOXES, UNIT_LOG):
-            (self.folder / name).unlink(missing_ok=True)
-        if not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        """Leave no store of nothing behind, which would be in the way of one with other settings.
+
+        While the journal's lock is held. What went wrong before is more to the point than what may go wrong here.
+        """
+        with suppress(OSError):
+            for name in (PARTIAL, IDS, FEATURES, BOXES, UNIT_LOG):
+                (self.folder / name).unlink(missing_ok=True)
+            if self._made_folder:
+                self.folder.rmdir()
 
     def _prepare(self, ids_text: str) -> None:
+        self._made_folder = not self.folder.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         found = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")}
         if MANIFEST in found:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -291,12 +292,14 @@ class RetrievalResult(ResultSubject):
         folder = path.parent if path.name == DOCUMENT else path
         document = folder / DOCUMENT
         if not document.exists():
-            within = sorted(found.parent for found in folder.glob(f"**/{DOCUMENT}"))[:3]
-            raise CrossAlignError(
-                f"{folder}: holds no results.json; give {' or '.join(map(str, within))}"
-                if within
-                else f"{folder}: holds no results.json; run 'crossalign evaluate' to make one"
+            near = (
+                sorted(folder.glob(f"{place}/{DOCUMENT}")) for place in ("results/test", "*", "results/*")
             )
+            found = next(chain.from_iterable(near), None)
+            remedy = (
+                "run 'crossalign evaluate' to make one" if found is None else f"did you mean {found.parent}?"
+            )
+            raise CrossAlignError(f"{folder}: holds no results.json; {remedy}")
         return cls.from_document(
             read_json(document, "evaluate again"), document, folder / RANKS, source=str(path)
         )

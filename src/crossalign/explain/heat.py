@@ -9,10 +9,11 @@ from torch import Tensor
 
 from crossalign.drawing import Colour
 
-__all__ = ["heat_colours", "heat_map", "heat_over_photo"]
+__all__ = ["heat_colours", "heat_legend", "heat_map", "heat_over_photo"]
 
 _SIDE = 128
-_DARKEST = 100
+_DARKEST = 100  # what black of the photo becomes under the colours
+_SHARE = 0.7
 # From dark blue to yellow: rises steadily in lightness, so that it reads without seeing the hues.
 _SCALE: tuple[Colour, ...] = (
     (24, 26, 84),
@@ -69,12 +70,18 @@ def heat_colours(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
+def heat_legend(heat: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """Colours as they are over a photo of middle grey: ``(...)`` to ``(..., 3)``."""
+    grey = (_DARKEST + 255) / 2
+    return (_SHARE * heat_colours(heat) + (1 - _SHARE) * grey).round().astype(np.uint8)
+
+
 def heat_over_photo(photo: Image.Image, heat: npt.NDArray[np.float32]) -> Image.Image:
     """The photo without its own colours under those of the heat map, in the photo's size.
 
-    The photo is paled, so that a colour is the same on its dark and on its bright places.
+    The photo is paled, so that a colour is about the same on its dark and on its bright places.
     """
     grey = ImageOps.autocontrast(photo.convert("L"), cutoff=1)
     pale = grey.point([round(_DARKEST + (255 - _DARKEST) * level / 255) for level in range(256)])
     colours = Image.fromarray(heat_colours(heat)).resize(photo.size, Image.Resampling.BILINEAR)
-    return Image.blend(pale.convert("RGB"), colours, 0.7)
+    return Image.blend(pale.convert("RGB"), colours, _SHARE)

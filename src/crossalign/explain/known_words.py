@@ -77,7 +77,8 @@ class LabelWords:
         names: Sequence[str] = COCO_LABELS,
         min_score: float | None = None,
     ) -> None:
-        self.source = f"labels of {Path(path).name}"
+        sure = "" if min_score is None else f" with a score of {min_score:g} or more"
+        self.source = f"labels of {Path(path).name}{sure}"
         self._boxes = read_labelled_boxes(path, collection.images, names=names, min_score=min_score)
         self._labels: dict[tuple[str, ...], list[str]] = {}
         for label in sorted({label for boxes in self._boxes.values() for label in boxes}):

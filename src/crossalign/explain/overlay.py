@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from crossalign.drawing import INK, PAPER, QUIET, SUNK, fitted, font_for, paste_pill, shortened, wrapped
 from crossalign.explain.correspondence import Correspondence
-from crossalign.explain.heat import heat_colours, heat_map, heat_over_photo
+from crossalign.explain.heat import heat_legend, heat_map, heat_over_photo
 from crossalign.explain.marks import (
     PALETTE,
     RankLabel,
@@ -205,7 +205,7 @@ def _colour_scale(strip: Image.Image, draw: ImageDraw.ImageDraw) -> None:
     draw.text((right, 14), high, QUIET, font, anchor="rm")
     right -= int(font.getlength(high)) + 10
     ramp = np.tile(np.linspace(0, 1, 120, dtype=np.float32), (10, 1))
-    strip.paste(Image.fromarray(heat_colours(ramp)), (right - 120, 9))
+    strip.paste(Image.fromarray(heat_legend(ramp)), (right - 120, 9))
     draw.text((right - 130, 14), low, QUIET, font, anchor="rm")
 
 

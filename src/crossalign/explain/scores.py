@@ -89,7 +89,7 @@ def score_words(
     if not found:
         raise CrossAlignError(
             f"split '{split}' of {sources.collection.folder}: no word has a box ({known.source}); "
-            "give the boxes of these photos, or a lower --min-score"
+            "give the boxes of these photos"
         )
     return WordScores(known.source, tallies)
 

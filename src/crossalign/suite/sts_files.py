@@ -48,7 +48,9 @@ def read_sts(folder: str | Path) -> dict[str, list[SentencePairs]]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise CrossAlignError(f"{folder}: no such folder of sentence pairs")
+        raise CrossAlignError(
+            f"{folder}: no such folder; give that of the sentence pairs (STS12-en-test and so on)"
+        )
     sets: dict[str, list[SentencePairs]] = {}
     for name in STS_SETS[:5]:
         place = folder / f"{name}-en-test"

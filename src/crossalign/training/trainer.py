@@ -181,8 +181,8 @@ class _Run:
         self.settings = parts.recipe.training
         self.collapse = CollapseGuard(count=state.collapsed)
         self.overflow = Overflow(parts.fabric)
-        total = len(parts.sampler) * self.settings.epochs
-        self.task = bar.add_task("train", total=total, completed=state.step, status="")
+        self.total = len(parts.sampler) * self.settings.epochs
+        self.task = bar.add_task("train", total=self.total, completed=state.step, status="")
 
     @property
     def over(self) -> bool:
@@ -221,9 +221,9 @@ class _Run:
     def step(self, batch: Batch) -> None:
         """Forward, backward, optimiser."""
         parts, state = self.parts, self.state
-        # The last step, too: a short run is not without a line.
-        last = state.step + 1 == len(parts.sampler) * self.settings.epochs
-        logged = last or (state.step + 1) % self.settings.log_every == 0
+        # The last step of a run that is too short for any other.
+        only = state.step + 1 == self.total < self.settings.log_every
+        logged = only or (state.step + 1) % self.settings.log_every == 0
         terms, numbers = parts.step.forward(batch, logged)
         loss = parts.objective.total(terms)
         state.step += 1
