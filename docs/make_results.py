@@ -76,7 +76,9 @@ def study_section(summary: dict[str, Any], up: str, *, full: bool) -> list[str]:
     ]
     if not full:
         return lines
-    lines += [reading(summary), "", *(f"- {note}" for note in notes(summary)), ""]
+    lines += [reading(summary), ""]
+    if missing := [f"- {note}" for note in notes(summary)]:
+        lines += [*missing, ""]
     if (RESULTS / "studies" / name / "study.png").is_file():
         lines += [f"![R@sum of every variant]({folder}/study.png)", ""]
     return [*lines, f"[{name}]({folder}/study.json): `{study_command(summary)}`. {origin_line(summary)}", ""]

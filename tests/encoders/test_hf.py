@@ -169,6 +169,12 @@ def test_nothing_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert name in str(caught.value)
 
 
+def test_a_folder_that_is_no_models_says_so(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(CrossAlignError, match=r"holds no config\.json; give a model's folder"):
+        TextBackbone(TextBackboneConfig(name=str(tmp_path)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_become_float32(tiny: Path, dtype: torch.dtype) -> None:
     BertModel.from_pretrained(tiny, dtype=torch.float32).to(dtype).save_pretrained(tiny)

@@ -10,7 +10,16 @@ from PIL import Image, ImageDraw
 from crossalign.drawing import INK, Colour, font_for, paste_pill, shortened
 from crossalign.explain.correspondence import Correspondence
 
-__all__ = ["PALETTE", "RankLabel", "filled_square", "ink_on", "marked_photo", "pixel_box", "word_ranks"]
+__all__ = [
+    "PALETTE",
+    "RankLabel",
+    "filled_square",
+    "ink_on",
+    "mapped_words",
+    "marked_photo",
+    "pixel_box",
+    "word_ranks",
+]
 
 PixelBox = tuple[int, int, int, int]
 
@@ -70,6 +79,20 @@ def word_ranks(found: Correspondence) -> dict[int, int]:
     }
     keys = {choice.word: (found.words[choice.word].text.lower(), choice.region) for choice in found.choices}
     return {word: ranks[key] for word, key in keys.items() if key in ranks}
+
+
+def mapped_words(found: Correspondence, all_words: bool, most: int) -> list[int]:
+    """Words that get a heat map, in the caption's order: at most so many, those of the pairs before others.
+
+    Of a word's repetitions that chose the same region it is the most similar one, as among the pairs.
+    """
+    ranks = word_ranks(found)
+    best: dict[tuple[str, int], int] = {}
+    for choice in sorted(found.choices, key=lambda choice: -choice.similarity):
+        if all_words or choice.word in ranks or found.words[choice.word].names:
+            best.setdefault((found.words[choice.word].text.lower(), choice.region), choice.word)
+    words = sorted(best.values(), key=lambda word: (word not in ranks, word))[:most]
+    return sorted(words)
 
 
 def pixel_box(box: Sequence[float], size: tuple[int, int]) -> PixelBox:

@@ -15,12 +15,13 @@ from crossalign.explain.marks import (
     PALETTE,
     RankLabel,
     filled_square,
+    mapped_words,
     marked_photo,
     pixel_box,
     word_ranks,
 )
 
-__all__ = ["LARGEST_TOP", "draw_correspondence", "shown_words"]
+__all__ = ["LARGEST_TOP", "draw_correspondence"]
 
 LARGEST_TOP = len(PALETTE)
 WIDTH = 1200
@@ -142,7 +143,7 @@ def _gaps(text: str) -> list[str]:
 def _heat_maps(photo: Image.Image, found: Correspondence, all_words: bool) -> Image.Image:
     """A small heat map for every word, in the order of the caption."""
     ranks = word_ranks(found)
-    words = shown_words(found, ranks, all_words)
+    words = mapped_words(found, all_words, _MAPS)
     columns = max(5, -(-len(words) // -(-len(words) // _COLUMNS)))
     room = (WIDTH - 2 * _MARGIN - (columns - 1) * 20) // columns
     small = fitted(photo, (room, room), enlarge=4.0)
@@ -160,17 +161,6 @@ def _heat_maps(photo: Image.Image, found: Correspondence, all_words: bool) -> Im
         strip.paste(heat_over_photo(small, heat), (x, y + label))
         _map_label(strip, draw, found, word, ranks.get(word), (x, y + 14), room)
     return strip
-
-
-def shown_words(found: Correspondence, ranks: dict[int, int], all_words: bool) -> list[int]:
-    """Words that get a heat map: at most so many, those of the pairs before others, each one once."""
-    best: dict[tuple[str, int], int] = {}
-    # The most similar of a word's repetitions, as among the pairs.
-    for choice in sorted(found.choices, key=lambda choice: -choice.similarity):
-        if all_words or choice.word in ranks or found.words[choice.word].names:
-            best.setdefault((found.words[choice.word].text.lower(), choice.region), choice.word)
-    words = sorted(best.values(), key=lambda word: (word not in ranks, word))[:_MAPS]
-    return sorted(words)
 
 
 def _map_label(
