@@ -76,9 +76,9 @@ def _groups(runs: list[Path], baseline: list[Path], candidate: list[Path]) -> tu
 
 def _check_once(option: str, group: list[Path]) -> None:
     """Refuse one result for two seeds: its spread would be none."""
-    from crossalign.evaluation.result_folder import DOCUMENT
+    from crossalign.evaluation.result_folder import result_folder
 
-    places = [(path.parent if path.name == DOCUMENT else path).resolve() for path in group]
+    places = [result_folder(path).resolve() for path in group]
     twice = next((path for path, place in zip(group, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:
         raise CrossAlignError(f"{option} {twice}: given more than once; give the result of every seed once")

@@ -14,7 +14,7 @@ from crossalign.data.labels import COCO_LABELS
 from crossalign.data.photos import open_photo
 from crossalign.drawing import save_picture
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.encoded_pairs import Units
+from crossalign.evaluation.encoded_pairs import UNITS_SAID, Units
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.evaluation.of_model import check_stores
 from crossalign.evaluation.run_sources import run_recipe, run_sources, short_name
@@ -78,7 +78,7 @@ def explain_photo(
         parts = [
             image.name,
             _title_name(name),
-            f"words and regions {'before' if units == 'locals' else 'after'} context",
+            f"words and regions {UNITS_SAID[units]}",
             f"similarity of photo and caption {found.score:.2f}",
             *([f"not known to the model: {', '.join(unknown)}"] if unknown else []),
         ]

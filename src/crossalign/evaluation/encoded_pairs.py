@@ -23,10 +23,12 @@ from crossalign.model import RetrievalModel, evaluation_mode
 from crossalign.progress import tracked
 from crossalign.scorers.settings import CrossEncoderSettings
 
-__all__ = ["UNITS", "EncodedPair", "Units", "encode_pairs", "encoded_pairs"]
+__all__ = ["UNITS", "UNITS_SAID", "EncodedPair", "Units", "encode_pairs", "encoded_pairs"]
 
 Units = Literal["locals", "context"]
 UNITS: tuple[Units, ...] = get_args(Units)
+UNITS_SAID: dict[Units, str] = {"locals": "before context", "context": "after context"}
+"""What people are told of them."""
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,15 @@ from pathlib import Path
 from crossalign.errors import CrossAlignError
 from crossalign.files import read_json
 
-__all__ = ["DOCUMENT", "FORMAT", "GROUNDING", "RANKS", "check_result_place"]
+__all__ = ["DOCUMENT", "FORMAT", "GROUNDING", "RANKS", "check_result_place", "result_folder"]
 
 FORMAT = "crossalign-retrieval-result"
 DOCUMENT, RANKS, GROUNDING = "results.json", "ranks.npz", "grounding.json"
+
+
+def result_folder(path: Path) -> Path:
+    """The folder of a result that may be named by the ``results.json`` in it."""
+    return path.parent if path.name == DOCUMENT else path
 
 
 def check_result_place(folder: Path) -> None:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from crossalign.errors import CrossAlignError
 from crossalign.evaluation.metrics import RankTable
-from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS
+from crossalign.evaluation.result_folder import DOCUMENT, FORMAT, RANKS, result_folder
 from crossalign.files import atomic_path, file_digest, read_json, write_json
 
 __all__ = [
@@ -289,7 +289,7 @@ class RetrievalResult(ResultSubject):
             CrossAlignError: nothing there, another format or version, or a file that is damaged.
         """
         path = Path(path)
-        folder = path.parent if path.name == DOCUMENT else path
+        folder = result_folder(path)
         document = folder / DOCUMENT
         if not document.exists():
             near = (

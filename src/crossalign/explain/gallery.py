@@ -16,7 +16,7 @@ from crossalign.data.collection import Collection, Split
 from crossalign.data.photos import open_photo
 from crossalign.drawing import save_picture
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.encoded_pairs import Units, encoded_pairs
+from crossalign.evaluation.encoded_pairs import UNITS_SAID, Units, encoded_pairs
 from crossalign.evaluation.grounding import GroundingResult
 from crossalign.explain.concepts import Codebook, ConceptCounter, ConceptUse
 from crossalign.explain.correspondence import Correspondence, correspond
@@ -202,7 +202,7 @@ def _said(found: Correspondence) -> str:
 
 
 def _pairs_note(settings: GallerySettings) -> str:
-    kind = "before context" if settings.units == "locals" else "after context"
+    kind = UNITS_SAID[settings.units]
     left_out = "" if settings.all_words else " Articles, prepositions and their like are left out."
     return (
         f"Each word chooses the region it is most similar to (cosine of word and region {kind}); the {settings.top} "

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from crossalign.errors import CrossAlignError
-from crossalign.evaluation.encoded_pairs import UNITS, Units, encoded_pairs
+from crossalign.evaluation.encoded_pairs import UNITS, UNITS_SAID, Units, encoded_pairs
 from crossalign.evaluation.grounding import GroundingDifference, GroundingResult, GroundingTally
 from crossalign.evaluation.scene_words import region_rule
 from crossalign.explain.known_words import KnownWords
@@ -21,12 +21,7 @@ __all__ = ["MEASURES", "Measure", "WordScores", "score_table", "score_words"]
 
 Measure = Literal["accuracy", "pointing"]
 MEASURES: tuple[Measure, ...] = ("accuracy", "pointing")
-_SAID = {
-    "accuracy": "shows it",
-    "pointing": "points at it",
-    "locals": "before context",
-    "context": "after context",
-}
+_SAID: dict[Measure, str] = {"accuracy": "shows it", "pointing": "points at it"}
 
 
 @dataclass(frozen=True)
@@ -115,7 +110,7 @@ def score_table(name: str, scores: WordScores, base_name: str, base: WordScores 
             if base is not None and one is scores:
                 less = _told_difference(scores.less(base, units, measure))
             table.add_row(
-                *(("", "") if place else (_SAID[units], _SAID[measure])),
+                *(("", "") if place else (UNITS_SAID[units], _SAID[measure])),
                 shown,
                 f"{result.accuracy:.1f}",
                 f"{low:.1f}–{high:.1f}",
